@@ -1,0 +1,50 @@
+/* The event loop: one per process, on the main thread, owner of all room and session state.
+ *
+ * Wraps H2O's evloop (epoll). One turn: I/O callbacks, posted messages, due timers, deferred tasks. Deferred tasks are
+ * where a turn's work is gathered up: connections flush once, rooms publish once.
+ *
+ * Threading: everything but loop_post() and loop_stop() belongs to the loop's own thread.
+ */
+#ifndef SBX_COMMON_LOOP_H
+#define SBX_COMMON_LOOP_H
+
+#include "common/list.h"
+#include "common/timer.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct loop;
+struct st_h2o_evloop_t;
+
+/* A task for the end of the current turn; embedded in its object, runs once per loop_defer(), idempotent. */
+struct loop_task {
+    struct list link;
+    void (*cb)(struct loop_task *task);
+};
+
+/* A message from another thread; embedded in a heap object whose ownership passes to `cb`, which runs on the loop. */
+struct loop_message {
+    struct list link;
+    void (*cb)(struct loop_message *message);
+};
+
+struct loop *loop_new(void);
+void loop_free(struct loop **loop);
+/* Runs until loop_stop(). Records loop lag and turn length in metrics. */
+void loop_run(struct loop *loop);
+void loop_stop(struct loop *loop);
+
+/* Monotonic time, read once per turn. */
+int64_t loop_now_ms(const struct loop *loop);
+struct timer_wheel *loop_timers(struct loop *loop);
+void loop_task_init(struct loop_task *task, void (*cb)(struct loop_task *task));
+void loop_defer(struct loop *loop, struct loop_task *task);
+void loop_task_cancel(struct loop_task *task);
+/* Any thread. Messages posted by one thread run in the order posted. */
+void loop_post(struct loop *loop, struct loop_message *message);
+/* Runs `cb` on the loop for each arrival of `signo` (signalfd). Call before any thread is started. */
+int loop_on_signal(struct loop *loop, int signo, void (*cb)(void *ctx, int signo), void *ctx);
+/* For the files that speak HTTP through H2O, and for no others. */
+struct st_h2o_evloop_t *loop_h2o(struct loop *loop);
+
+#endif

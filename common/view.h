@@ -1,0 +1,66 @@
+/* The view: the numbered list of live shards and gateways, and who owns a room in it.
+ *
+ * Immutable once made, reference-counted (loop thread only). Order of views is (generation, seq): a log that was lost
+ * goes on in a higher generation. Ownership is a pure function of the view and the cluster's seed.
+ * Free of I/O; shared by gateway, shard, signalboxctl and the simulator.
+ */
+#ifndef SBX_COMMON_VIEW_H
+#define SBX_COMMON_VIEW_H
+
+#include "common/ids.h"
+#include "common/score.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct view_number {
+    uint64_t generation;
+    uint64_t seq;
+};
+
+struct view_node {
+    char id[NODE_ID_MAX + 1];
+    uint64_t incarnation;
+    char region[REGION_MAX + 1]; /* shards; "" = none */
+    uint32_t weight;             /* shards: the weight in force, 0..SCORE_WEIGHT_MAX */
+    uint32_t full_weight;        /* shards: the configured weight, towards which the weight in force moves */
+    bool draining;               /* shards: the weight moves towards zero */
+};
+
+struct view {
+    uint32_t refs;
+    struct view_number number;
+    struct view_number settled; /* the last settled view when this one was appended */
+    struct view_node *shards;   /* sorted by id */
+    size_t shard_count;
+    struct view_node *gateways; /* sorted by id */
+    size_t gateway_count;
+};
+
+enum { VIEW_SHARDS_MAX = 1024, VIEW_GATEWAYS_MAX = 4096 };
+
+int view_number_compare(struct view_number a, struct view_number b);
+/* A mutable copy (refs = 1) to edit before it is shared; an empty view from NULL. */
+struct view *view_copy(const struct view *view);
+struct view *view_ref(struct view *view);
+void view_unref(struct view **view);
+/* Inserts or replaces by id, keeping order. */
+void view_put_shard(struct view *view, const struct view_node *node);
+void view_put_gateway(struct view *view, const struct view_node *node);
+bool view_remove_shard(struct view *view, const char *id, uint64_t incarnation);
+bool view_remove_gateway(struct view *view, const char *id, uint64_t incarnation);
+const struct view_node *view_find_shard(const struct view *view, const char *id);
+const struct view_node *view_find_gateway(const struct view *view, const char *id);
+
+/* The owner of a room: the highest score among the shards of its region, among all if the region has none (or only
+ * weightless ones); NULL in a view without shards. If every shard has weight 0, full weights are taken instead (all
+ * drain at once: somebody must own the room). */
+const struct view_node *view_owner(const struct view *view, const struct score_seed *seed, const struct room_key *key,
+                                   const char *region);
+
+/* The bytes of a log entry (Sbx__Cluster__ViewEntry), and back; NULL if they are malformed or beyond bounds. The number's
+ * seq is the log's sequence and not in the bytes. */
+struct payload *view_pack(const struct view *view);
+struct view *view_unpack(const void *data, size_t size, uint64_t seq);
+
+#endif

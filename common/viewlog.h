@@ -1,0 +1,48 @@
+/* The view log: one JetStream stream whose entries are whole memberships, each published with the expected last
+ * sequence, so that of two processes that append at one moment one wins and the other learns of it.
+ *
+ * Only expected-last-sequence publishes, direct reads by sequence and reads of the last message are used: key-value
+ * updates by revision were seen to have two winners on a three-replica bucket (NATS 2.9), and key-value gets can be
+ * stale. JetStream calls block, so they run on a helper thread with a connection of its own; results come back as
+ * callbacks on the loop, in the order of the calls.
+ *
+ * Threading: all functions and callbacks on the loop's thread.
+ */
+#ifndef SBX_COMMON_VIEWLOG_H
+#define SBX_COMMON_VIEWLOG_H
+
+#include "common/bus.h"
+#include "common/loop.h"
+#include <stdint.h>
+
+#define VIEWLOG_STREAM "SBX_VIEW"
+#define VIEWLOG_SUBJECT "sbx.viewlog"
+
+struct viewlog;
+
+enum viewlog_result {
+    VIEWLOG_OK = 0,
+    VIEWLOG_CONFLICT = -1, /* append: the log's last sequence is another; read it */
+    VIEWLOG_UNKNOWN = -2,  /* append: timed out, may or may not have happened; read, never assume */
+    VIEWLOG_FAILED = -3,   /* no server, no stream, no leader */
+    VIEWLOG_EMPTY = -4,    /* read_last: the stream holds no entry */
+    VIEWLOG_GONE = -5,     /* read: no entry with that sequence (the log was truncated) */
+    VIEWLOG_REFUSED = -6,  /* permissions: fatal */
+};
+
+typedef void (*viewlog_append_cb)(void *ctx, enum viewlog_result result, uint64_t seq, const char *detail);
+/* `data` is borrowed for the call; `last_seq` is the stream's last sequence as known by the read. */
+typedef void (*viewlog_read_cb)(void *ctx, enum viewlog_result result, uint64_t seq, const uint8_t *data, size_t size,
+                                const char *detail);
+
+/* `options` as for the bus (subscriptions and echo unused). `replicas` 0: three where the cluster has three servers,
+ * else one. */
+struct viewlog *viewlog_open(struct loop *loop, const struct bus_options *options, unsigned replicas);
+void viewlog_close(struct viewlog **log);
+/* Every call creates the stream first if it is missing (file storage, purge and delete denied, rollup denied). */
+void viewlog_read_last(struct viewlog *log, viewlog_read_cb cb, void *ctx);
+void viewlog_read(struct viewlog *log, uint64_t seq, viewlog_read_cb cb, void *ctx);
+void viewlog_append(struct viewlog *log, const void *data, size_t size, uint64_t expected_last_seq,
+                    viewlog_append_cb cb, void *ctx);
+
+#endif
