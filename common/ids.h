@@ -5,6 +5,8 @@
  * node id      what the operator calls a gateway or shard: [a-z0-9-]{1,63}, a NATS subject token and a DNS label
  * room key     the first 128 bits of SHA-256(project, 0, room name): what rooms are hashed and found by; full names are
  *              compared too
+ *
+ * Threading: any thread. Randomness is libsodium's; a host that has none ends the process.
  */
 #ifndef SBX_COMMON_IDS_H
 #define SBX_COMMON_IDS_H
@@ -37,8 +39,11 @@ void sid_format(const struct sid *sid, char text[SID_TEXT_SIZE + 1]);
 bool sid_parse(const char *text, struct sid *ret_sid);
 bool sid_equal(const struct sid *a, const struct sid *b);
 
+/* Never 0, which stands for "none". */
 uint64_t incarnation_random(void);
 bool node_id_valid(const char *id);
+/* [a-z0-9-]{1,31}; false for "". */
+bool region_valid(const char *region);
 /* UTF-8, 1..max_bytes bytes, no control characters (U+0000..U+001F, U+007F). For rooms, identities and names. */
 bool name_valid(const char *text, size_t max_bytes);
 
@@ -48,7 +53,8 @@ bool room_key_equal(const struct room_key *a, const struct room_key *b);
  * valid region name ([a-z0-9-]{1,31}). */
 void room_region(const char *room, char ret_region[REGION_MAX + 1]);
 
-/* Keyed hash for in-memory tables of peer-chosen keys (SipHash-2-4 under a key drawn at start), against flooding. */
+/* Keyed hash for in-memory tables of peer-chosen keys, against flooding: SipHash-2-4 under a key that each thread draws
+ * at its first call, so a table belongs to one thread. */
 uint64_t table_hash(const void *data, size_t size);
 
 /* Strict UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. */
