@@ -3,7 +3,8 @@
  * Free of I/O: whoever owns the wheel advances it with the time it lives in, so the simulator drives the very same
  * timers as the loop. Timers are embedded in their objects; cancel is idempotent. A callback may set or cancel any
  * timer, its own included, and may free the object that its timer is embedded in.
- * Model: Varghese & Lauck 1987, "Hashed and hierarchical timing wheels"; 4 levels of 256 slots cover 49 days.
+ * Model: Varghese & Lauck 1987, "Hashed and hierarchical timing wheels"; 4 levels of 256 slots cover 49 days, and
+ * what is further away waits on a list that is looked at every 49 days.
  */
 #ifndef SBX_COMMON_TIMER_H
 #define SBX_COMMON_TIMER_H
@@ -27,12 +28,16 @@ struct timer_wheel {
     int64_t now_ms; /* everything due at or before this has run */
     uint64_t count;
     struct list slots[TIMER_LEVELS][TIMER_SLOTS];
+    struct list far;                                   /* beyond the highest level */
     uint64_t occupied[TIMER_LEVELS][TIMER_SLOTS / 64]; /* one bit per non-empty slot, to find the next due quickly */
 };
 
 void timer_wheel_init(struct timer_wheel *wheel, int64_t now_ms);
-/* Runs everything that is due, in order of due time (ties: in the order set). */
-void timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ms);
+/* Runs everything that is due, in order of due time (ties: in the order set). What a callback sets runs at a later
+ * advance at the earliest. Returns how many milliseconds late the first one ran, -1 if nothing was due; lateness counts
+ * from the previous advance at the earliest, so that a due time in the past is not a late loop. A time before the
+ * wheel's own counts as the wheel's own. */
+int64_t timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ms);
 /* Milliseconds until the wheel must be advanced again (it may be early, never late); -1 if no timer is set. */
 int64_t timer_wheel_wait_ms(const struct timer_wheel *wheel, int64_t now_ms);
 
