@@ -32,6 +32,16 @@ enum bus_state {
     BUS_REFUSED, /* authentication or permissions: fatal, a human must act; `detail` says which */
 };
 
+/* Why a message of the bus was dropped: the label of M_BUS_DROPPED. */
+enum bus_drop {
+    BUS_DROP_DOWN,
+    BUS_DROP_INCOMING_FULL,
+    BUS_DROP_MALFORMED,
+    BUS_DROP_STALE_SENDER,
+    BUS_DROP_SCHEMA,
+    BUS_DROP_HELD_FULL,
+};
+
 struct bus_options {
     const char *const *servers; /* nats:// or tls:// URLs */
     size_t server_count;

@@ -26,10 +26,31 @@ METRIC(M_BUS_RECEIVED, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_messages_receiv
 METRIC(M_BUS_RECEIVED_BYTES, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_received_bytes_total", NULL, NULL,
        "Bytes received from the bus")
 METRIC(M_BUS_DROPPED, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_messages_dropped_total", "reason",
-       "down,incoming_full,malformed,stale_sender,schema",
+       "down,incoming_full,malformed,stale_sender,schema,held_full",
        "Bus messages refused: not connected, loop too far behind, undecodable, from a process that is not in the view, "
-       "or of a schema version this build cannot read")
+       "of a schema version this build cannot read, or too many that wait for a newer view")
 METRIC(M_BUS_UNREACHABLE, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_unreachable_total", NULL, NULL,
        "Messages to a process that no longer subscribes")
 METRIC(M_BUS_ECHO, TIER_BOTH, METRIC_HISTOGRAM, "signalbox_bus_echo_seconds", NULL, NULL,
        "Round trip of the bus thread's liveness echo")
+
+/* Links */
+METRIC(M_LINK_GAPS, TIER_BOTH, METRIC_COUNTER, "signalbox_link_gaps_total", NULL, NULL,
+       "Gaps seen in the numbering of a peer's messages, each repaired by a resync")
+METRIC(M_LINK_DUPLICATES, TIER_BOTH, METRIC_COUNTER, "signalbox_link_duplicates_total", NULL, NULL,
+       "Bus messages that had been seen before, dropped")
+METRIC(M_LINK_ITEMS_DROPPED, TIER_BOTH, METRIC_COUNTER, "signalbox_link_items_dropped_total", NULL, NULL,
+       "Items dropped because too much waited for one peer")
+METRIC(M_LINK_ENVELOPES_LOST, TIER_BOTH, METRIC_COUNTER, "signalbox_link_envelopes_lost_total", NULL, NULL,
+       "Envelopes that could not be published because the bus was down")
+
+/* View */
+METRIC(M_VIEW_GENERATION, TIER_BOTH, METRIC_GAUGE, "signalbox_view_generation", NULL, NULL,
+       "Generation of the newest view known")
+METRIC(M_VIEW_SEQ, TIER_BOTH, METRIC_GAUGE, "signalbox_view_sequence", NULL, NULL,
+       "Sequence of the newest view known")
+METRIC(M_VIEW_SHARDS, TIER_BOTH, METRIC_GAUGE, "signalbox_view_shards", NULL, NULL, "Shards in the newest view known")
+METRIC(M_VIEW_GATEWAYS, TIER_BOTH, METRIC_GAUGE, "signalbox_view_gateways", NULL, NULL,
+       "Gateways in the newest view known")
+METRIC(M_VIEW_APPENDS, TIER_BOTH, METRIC_COUNTER, "signalbox_view_appends_total", "outcome",
+       "ok,conflict,unknown,failed", "Entries that this process tried to append to the view log")
