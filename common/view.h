@@ -38,13 +38,17 @@ struct view {
 };
 
 enum { VIEW_SHARDS_MAX = 1024, VIEW_GATEWAYS_MAX = 4096 };
+enum { VIEW_SCHEMA_VERSION = 1 };
+
+struct payload;
 
 int view_number_compare(struct view_number a, struct view_number b);
 /* A mutable copy (refs = 1) to edit before it is shared; an empty view from NULL. */
 struct view *view_copy(const struct view *view);
 struct view *view_ref(struct view *view);
 void view_unref(struct view **view);
-/* Inserts or replaces by id, keeping order. */
+/* Inserts or replaces by id, keeping order. Editing is for a view that nobody shares yet; the caller minds the maxima
+ * and gives valid nodes. */
 void view_put_shard(struct view *view, const struct view_node *node);
 void view_put_gateway(struct view *view, const struct view_node *node);
 bool view_remove_shard(struct view *view, const char *id, uint64_t incarnation);
@@ -52,14 +56,15 @@ bool view_remove_gateway(struct view *view, const char *id, uint64_t incarnation
 const struct view_node *view_find_shard(const struct view *view, const char *id);
 const struct view_node *view_find_gateway(const struct view *view, const char *id);
 
-/* The owner of a room: the highest score among the shards of its region, among all if the region has none (or only
- * weightless ones); NULL in a view without shards. If every shard has weight 0, full weights are taken instead (all
- * drain at once: somebody must own the room). */
+/* The owner of a room: the highest score among the shards of its region, among all if the region ("" = none) has no
+ * shards or only weightless ones; NULL in a view without shards. If every shard has weight 0, full weights are taken
+ * instead (all drain at once: somebody must own the room), and if those are 0 too, the smallest id owns it. */
 const struct view_node *view_owner(const struct view *view, const struct score_seed *seed, const struct room_key *key,
                                    const char *region);
 
-/* The bytes of a log entry (Sbx__Cluster__ViewEntry), and back; NULL if they are malformed or beyond bounds. The number's
- * seq is the log's sequence and not in the bytes. */
+/* The bytes of a log entry (ViewEntry in proto/cluster.proto), and back; NULL if they are malformed or beyond bounds:
+ * invalid, unsorted or repeated ids, incarnation or generation 0, weights or counts above their maxima, a settled view
+ * beyond the view itself. The number's seq is the log's sequence and not in the bytes. */
 struct payload *view_pack(const struct view *view);
 struct view *view_unpack(const void *data, size_t size, uint64_t seq);
 
