@@ -179,7 +179,7 @@ static void check_room(const struct view *view, const struct score_seed *vector_
 START_TEST(published_vectors_hold)
 {
     json_error_t error;
-    json_t *vectors = json_load_file(TEST_VECTORS_DIR "/placement.json", 0, &error), *item;
+    json_t *vectors = json_load_file(SBX_TEST_SOURCE_DIR "/vectors/placement.json", 0, &error), *item;
     struct score_seed vector_seed;
     size_t i, rooms = 0;
 
