@@ -1,0 +1,141 @@
+/* The gateway's decisions: clients, their sessions, and the rooms that they are in. Knows connections and no room logic.
+ *
+ * Free of I/O: client messages, bus items, views and time come in as calls; frames for clients and items for shards go
+ * out through gateway_actions. The same code runs behind real sockets and in the simulator.
+ *
+ * A gateway holds the *wanted state* of each of its sessions and repeats it to the room's owner until the owner has
+ * acknowledged that version; whatever the bus loses costs a repeat. Of each room that it has members of it knows the
+ * owner and the position up to which it has seen every event; a gap is asked for.
+ *
+ * Threading: loop thread. No call is made into gateway_actions for a client after client_gone() for it.
+ */
+#ifndef SBX_GATEWAY_GATEWAY_H
+#define SBX_GATEWAY_GATEWAY_H
+
+#include "common/jwt.h"
+#include "common/link.h"
+#include "common/timer.h"
+#include "common/token.h"
+#include "common/view.h"
+#include "gateway/outmsg.h"
+#include "proto/client.pb-c.h"
+#include "proto/cluster.pb-c.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct gateway;
+struct client;
+
+/* docs/PROTOCOL.md, "Close codes". */
+enum close_code {
+    CLOSE_SLOW = 4000,
+    CLOSE_DRAINING = 4001,
+    CLOSE_SERVER_ERROR = 4002,
+    CLOSE_PING_TIMEOUT = 4003,
+    CLOSE_OVERLOADED = 4100,
+    CLOSE_NO_CAPACITY = 4101,
+    CLOSE_SESSION_GONE = 4200,
+    CLOSE_WINDOW_EXPIRED = 4201,
+    CLOSE_REMOVED = 4300,
+    CLOSE_REPLACED = 4301,
+    CLOSE_DUPLICATE_IDENTITY = 4302,
+    CLOSE_ROOM_CLOSED = 4303,
+    CLOSE_TOKEN_EXPIRED = 4304,
+    CLOSE_TOKEN_REVOKED = 4305,
+    CLOSE_PROTOCOL_ERROR = 4306,
+    CLOSE_ABUSE = 4307,
+    CLOSE_UNAUTHENTICATED = 4308,
+    CLOSE_FORBIDDEN = 4309,
+    CLOSE_HELLO_EXPECTED = 4310,
+};
+
+struct gateway_limits {
+    uint32_t message_bytes; /* one WebSocket message */
+    uint32_t metadata_bytes;
+    uint32_t attributes;
+    uint32_t tracks;
+    uint32_t send_bytes;
+    uint32_t ack_delay_ms;
+    uint32_t retransmit_ms;
+    uint32_t ping_interval_ms;
+    uint32_t resume_window_ms;
+    uint32_t hello_timeout_ms;
+    uint32_t retry_base_ms, retry_max_ms;
+    uint32_t snapshot_page;
+};
+
+struct gateway_turn {
+    char **urls; /* borrowed from the configuration */
+    size_t url_count;
+    const char *secret; /* NULL: no credentials, URLs alone (STUN) */
+    uint32_t ttl_s;
+};
+
+struct gateway_options {
+    struct node_address self;
+    struct score_seed seed;
+    struct gateway_limits limits;
+    struct gateway_turn turn;
+};
+
+struct gateway_actions {
+    /* Queues a message for the client, in its class; takes a reference of its own. */
+    void (*send)(void *ctx, void *transport, struct outmsg *message, enum message_class class);
+    /* Closes once what is queued has been written. client_gone() follows, later. */
+    void (*close)(void *ctx, void *transport, uint16_t code, const char *reason);
+    /* Takes a reference of its own. */
+    void (*to_shard)(void *ctx, const struct node_address *shard, struct payload *item);
+    /* Wall clock, for token expiry. */
+    int64_t (*wall_ms)(void *ctx);
+};
+
+struct gateway *gateway_new(const struct gateway_options *options, struct jwt_keyring *keyring,
+                            const struct token_keys *token_keys, struct timer_wheel *wheel,
+                            const struct gateway_actions *actions, void *ctx);
+void gateway_free(struct gateway **gateway);
+/* After SIGHUP: new keys and limits apply from now on. */
+void gateway_reconfigure(struct gateway *gateway, const struct gateway_options *options,
+                         struct jwt_keyring *keyring, const struct token_keys *token_keys);
+
+/* What is wrong with a token, for the HTTP answer before the upgrade and for the close after it. */
+struct refusal {
+    int http_status;
+    uint16_t close_code;
+    Signalbox__V1__Code code;
+    uint32_t retry_after_ms;
+    char detail[256];
+};
+
+/* Checks an access token and its right to join `room` ("" or NULL: the token's). */
+bool gateway_check_token(struct gateway *gateway, const char *token, size_t size, const char *room,
+                         struct jwt_claims *ret_claims, struct refusal *ret_refusal);
+/* Whether new connections can be served now: has a view with shards, bus up, not draining. */
+bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal);
+
+/* A WebSocket connection is open. `claims` (may be NULL) came with the upgrade request and is taken over. */
+struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
+                                   int64_t now_ms);
+void gateway_client_message(struct gateway *gateway, struct client *client,
+                            const Signalbox__V1__ClientMessage *message, int64_t now_ms);
+/* A message that could not be decoded: answered with a result, closed when it happens again and again. */
+void gateway_client_malformed(struct gateway *gateway, struct client *client, const char *error, int64_t now_ms);
+/* The connection is gone; `clean` = the client closed it with code 1000, which means that it leaves. */
+void gateway_client_gone(struct gateway *gateway, struct client **client, bool clean, int64_t now_ms);
+/* POST /v1/leave: a page's last word. False if the token is not a valid resume token. */
+bool gateway_leave_by_token(struct gateway *gateway, const char *token, size_t size, int64_t now_ms);
+
+void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms);
+void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms);
+void gateway_item(struct gateway *gateway, const struct node_address *from,
+                  const Signalbox__Cluster__V1__Item *item, int64_t now_ms);
+void gateway_gap(struct gateway *gateway, const struct node_address *from, int64_t now_ms);
+/* Tells clients to resume elsewhere, paced over `spread_ms`, and takes no new ones. */
+void gateway_drain(struct gateway *gateway, uint32_t spread_ms, int64_t now_ms);
+
+struct gateway_stats {
+    size_t clients, sessions, rooms;
+};
+struct gateway_stats gateway_stats(const struct gateway *gateway);
+
+#endif

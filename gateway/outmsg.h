@@ -1,0 +1,37 @@
+/* A message on its way to clients: serialised once per encoding, shared by all its receivers.
+ *
+ * It begins as a packed ServerMessage (mostly as it came from the shard). The binary frame is those bytes behind a
+ * header; the JSON frame is made at the first JSON client that needs it, and kept. Immutable and reference-counted.
+ * Threading: loop thread.
+ */
+#ifndef SBX_GATEWAY_OUTMSG_H
+#define SBX_GATEWAY_OUTMSG_H
+
+#include "common/payload.h"
+#include "proto/client.pb-c.h"
+
+enum encoding { ENCODING_PROTOBUF, ENCODING_JSON };
+
+/* Priority classes, most important first. What they promise is in ARCHITECTURE.md ("Classes"). */
+enum message_class {
+    CLASS_CONTROL,     /* P0 */
+    CLASS_NEGOTIATION, /* P1 */
+    CLASS_CANDIDATES,  /* P2 */
+    CLASS_MEMBERSHIP,  /* P3 */
+    CLASS_EPHEMERAL,   /* P4 */
+    CLASS_COUNT,
+};
+
+struct outmsg;
+
+struct outmsg *outmsg_pack(const Signalbox__V1__ServerMessage *message);
+struct outmsg *outmsg_from_bytes(const void *packed, size_t size);
+struct outmsg *outmsg_ref(struct outmsg *message);
+void outmsg_unref(struct outmsg **message);
+/* The WebSocket frame in an encoding; borrowed, lives as long as the message. NULL if the packed bytes cannot be read
+ * (a shard of another version sent something this build cannot convert): counted, and not sent. */
+struct payload *outmsg_frame(struct outmsg *message, enum encoding encoding);
+/* The packed bytes. */
+const struct payload *outmsg_bytes(const struct outmsg *message);
+
+#endif
