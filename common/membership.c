@@ -1,0 +1,339 @@
+#include "common/membership.h"
+
+#include "common/clock.h"
+#include "common/list.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct membership_times membership_default_times = {
+    .listen_ms = 2000, .abandoned_ms = 15000, .heartbeat_ms = 250, .retry_ms = 500, .poll_ms = 5000};
+
+enum append_outcome { APPEND_OK, APPEND_CONFLICT, APPEND_UNKNOWN, APPEND_FAILED };
+
+struct membership {
+    struct node_address self;
+    struct view_node node;
+    struct membership_times times;
+    struct timer_wheel *wheel;
+    struct membership_actions actions;
+    void *ctx;
+
+    enum membership_state state;
+    bool started;
+    struct view *view;     /* newest known */
+    struct view *proposed; /* an append is under way */
+    bool reading;
+    bool log_read;  /* the log was read since the last event that made its content doubtful */
+    bool log_empty; /* ... and held nothing */
+    int64_t listening_since_ms;
+    bool heard_shard;              /* a shard of the newest view was heard since listening began */
+    struct view_number heard_view; /* the newest that anybody spoke of */
+    struct timer step_timer, heartbeat_timer, poll_timer;
+};
+
+static void step(struct membership *m, int64_t now_ms);
+
+const char *membership_state_name(enum membership_state state)
+{
+    static const char *const names[] = {"listening", "joining", "active", "leaving", "left", "removed"};
+    return names[state];
+}
+
+static void enter(struct membership *m, enum membership_state state, int64_t now_ms)
+{
+    if (m->state == state)
+        return;
+    m->state = state;
+    m->actions.state(m->ctx, state, now_ms);
+}
+
+static void on_step(struct timer *timer, int64_t now_ms)
+{
+    step(container_of(timer, struct membership, step_timer), now_ms);
+}
+
+static void on_heartbeat(struct timer *timer, int64_t now_ms)
+{
+    struct membership *m = container_of(timer, struct membership, heartbeat_timer);
+    m->actions.heartbeat(m->ctx);
+    timer_set(m->wheel, timer, now_ms + m->times.heartbeat_ms);
+}
+
+static void read_log(struct membership *m)
+{
+    if (m->reading)
+        return;
+    m->reading = true;
+    m->actions.read_last(m->ctx);
+}
+
+static void on_poll(struct timer *timer, int64_t now_ms)
+{
+    struct membership *m = container_of(timer, struct membership, poll_timer);
+    read_log(m);
+    timer_set(m->wheel, timer, now_ms + m->times.poll_ms);
+}
+
+struct membership *membership_new(const struct node_address *self, const char *region, uint32_t weight,
+                                  const struct membership_times *times, struct timer_wheel *wheel,
+                                  const struct membership_actions *actions, void *ctx)
+{
+    struct membership *m = mem_new(struct membership);
+    m->self = *self;
+    snprintf(m->node.id, sizeof m->node.id, "%s", self->id);
+    m->node.incarnation = self->incarnation;
+    if (self->kind == NODE_SHARD) {
+        snprintf(m->node.region, sizeof m->node.region, "%s", region);
+        m->node.weight = m->node.full_weight = weight;
+    }
+    m->times = *times;
+    m->wheel = wheel;
+    m->actions = *actions;
+    m->ctx = ctx;
+    timer_init(&m->step_timer, on_step);
+    timer_init(&m->heartbeat_timer, on_heartbeat);
+    timer_init(&m->poll_timer, on_poll);
+    return m;
+}
+
+void membership_free(struct membership **membership)
+{
+    struct membership *m = *membership;
+    if (m == NULL)
+        return;
+    timer_cancel(m->wheel, &m->step_timer);
+    timer_cancel(m->wheel, &m->heartbeat_timer);
+    timer_cancel(m->wheel, &m->poll_timer);
+    view_unref(&m->view);
+    view_unref(&m->proposed);
+    free(m);
+    *membership = NULL;
+}
+
+enum membership_state membership_state(const struct membership *m)
+{
+    return m->state;
+}
+
+struct view *membership_view(const struct membership *m)
+{
+    return m->view;
+}
+
+static const struct view_node *find_in(const struct membership *m, const struct view *view)
+{
+    if (view == NULL)
+        return NULL;
+    const struct view_node *node =
+        m->self.kind == NODE_SHARD ? view_find_shard(view, m->self.id) : view_find_gateway(view, m->self.id);
+    return node != NULL && node->incarnation == m->self.incarnation ? node : NULL;
+}
+
+static bool view_has(const struct view *view, const struct node_address *address)
+{
+    const struct view_node *node =
+        address->kind == NODE_SHARD ? view_find_shard(view, address->id) : view_find_gateway(view, address->id);
+    return node != NULL && node->incarnation == address->incarnation;
+}
+
+/* Everything was stopped, and this is the first shard to come back. Gateways leave that judgement to shards, which hear
+ * heartbeats; the entry that a gateway appends meanwhile goes with the rest, and it appends itself anew. */
+static bool is_abandoned(const struct membership *m)
+{
+    return m->self.kind == NODE_SHARD && m->state != MEMBERSHIP_LEAVING && m->view != NULL &&
+           m->view->shard_count > 0 && !m->heard_shard;
+}
+
+/* The entry that this process wants next, on top of what the log holds; NULL if it is there already. */
+static struct view *next_entry(const struct membership *m)
+{
+    bool listed = find_in(m, m->view) != NULL;
+    if (m->state == MEMBERSHIP_LEAVING ? !listed : listed)
+        return NULL;
+    bool abandoned = is_abandoned(m);
+    struct view *entry = view_copy(abandoned ? NULL : m->view);
+    if (entry->number.generation == 0 || abandoned || m->log_empty) {
+        uint64_t floor = (uint64_t)clock_wall_s();
+        entry->number.generation = m->heard_view.generation + 1 > floor ? m->heard_view.generation + 1 : floor;
+    }
+    entry->settled = m->view != NULL && !abandoned ? m->view->number : (struct view_number){0, 0};
+    if (m->state == MEMBERSHIP_LEAVING) {
+        if (m->self.kind == NODE_SHARD)
+            view_remove_shard(entry, m->self.id, m->self.incarnation);
+        else
+            view_remove_gateway(entry, m->self.id, m->self.incarnation);
+    } else if (m->self.kind == NODE_SHARD) {
+        view_put_shard(entry, &m->node);
+    } else {
+        view_put_gateway(entry, &m->node);
+    }
+    return entry;
+}
+
+static void propose(struct membership *m, int64_t now_ms)
+{
+    struct view *entry = next_entry(m);
+    if (entry == NULL) {
+        enter(m, m->state == MEMBERSHIP_LEAVING ? MEMBERSHIP_LEFT : MEMBERSHIP_ACTIVE, now_ms);
+        return;
+    }
+    m->proposed = entry;
+    m->actions.append(m->ctx, entry, m->view != NULL && !m->log_empty ? m->view->number.seq : 0);
+}
+
+/* Drives the state machine; called whenever something that it waits for may have happened. */
+static void step(struct membership *m, int64_t now_ms)
+{
+    if (m->proposed != NULL || m->reading)
+        return;
+    switch (m->state) {
+    case MEMBERSHIP_LISTENING:
+        if (!m->log_read) {
+            read_log(m);
+            return;
+        }
+        int64_t wait_ms = m->view == NULL ? 0 : is_abandoned(m) ? m->times.abandoned_ms : m->times.listen_ms;
+        if (now_ms < m->listening_since_ms + wait_ms) {
+            /* Somebody may be heard any moment, which shortens the wait. */
+            timer_set(m->wheel, &m->step_timer, m->listening_since_ms + wait_ms);
+            return;
+        }
+        enter(m, MEMBERSHIP_JOINING, now_ms);
+        propose(m, now_ms);
+        return;
+    case MEMBERSHIP_JOINING:
+    case MEMBERSHIP_LEAVING:
+        if (m->log_read)
+            propose(m, now_ms);
+        else
+            read_log(m);
+        return;
+    case MEMBERSHIP_ACTIVE:
+        if (m->view != NULL && view_number_compare(m->heard_view, m->view->number) > 0)
+            read_log(m);
+        return;
+    case MEMBERSHIP_LEFT:
+    case MEMBERSHIP_REMOVED:
+        return;
+    }
+}
+
+void membership_start(struct membership *m, int64_t now_ms)
+{
+    if (!m->started) {
+        m->started = true;
+        m->listening_since_ms = now_ms;
+        on_heartbeat(&m->heartbeat_timer, now_ms);
+        timer_set(m->wheel, &m->poll_timer, now_ms + m->times.poll_ms);
+    } else {
+        read_log(m); /* views may have passed while the bus was away */
+    }
+    step(m, now_ms);
+}
+
+void membership_leave(struct membership *m, int64_t now_ms)
+{
+    if (m->state == MEMBERSHIP_LEFT || m->state == MEMBERSHIP_REMOVED)
+        return;
+    if (find_in(m, m->view) == NULL && m->proposed == NULL) {
+        enter(m, MEMBERSHIP_LEFT, now_ms);
+        return;
+    }
+    enter(m, MEMBERSHIP_LEAVING, now_ms);
+    step(m, now_ms);
+}
+
+void membership_heard(struct membership *m, const struct node_address *from, struct view_number view, int64_t now_ms)
+{
+    if (view_number_compare(view, m->heard_view) > 0)
+        m->heard_view = view;
+    bool was_heard = m->heard_shard;
+    if (from->kind == NODE_SHARD && from->incarnation != m->self.incarnation && m->view != NULL &&
+        view_has(m->view, from))
+        m->heard_shard = true;
+    if (m->heard_shard != was_heard || (m->view != NULL && view_number_compare(m->heard_view, m->view->number) > 0))
+        step(m, now_ms);
+}
+
+void membership_learn(struct membership *m, struct view *view, int64_t now_ms)
+{
+    if (view_number_compare(view->number, m->heard_view) > 0)
+        m->heard_view = view->number;
+    if (m->view != NULL && view_number_compare(view->number, m->view->number) <= 0)
+        return;
+    bool was_listed = find_in(m, m->view) != NULL;
+    struct view *old = m->view;
+    m->view = view_ref(view);
+    m->log_empty = false;
+    metric_set(M_VIEW_GENERATION, (int64_t)view->number.generation);
+    metric_set(M_VIEW_SEQ, (int64_t)view->number.seq);
+    metric_set(M_VIEW_SHARDS, (int64_t)view->shard_count);
+    metric_set(M_VIEW_GATEWAYS, (int64_t)view->gateway_count);
+    m->actions.view(m->ctx, old, m->view, now_ms);
+    view_unref(&old);
+
+    bool listed = find_in(m, m->view) != NULL;
+    if (listed && m->state == MEMBERSHIP_JOINING)
+        enter(m, MEMBERSHIP_ACTIVE, now_ms);
+    else if (!listed && m->state == MEMBERSHIP_LEAVING)
+        enter(m, MEMBERSHIP_LEFT, now_ms);
+    else if (was_listed && !listed && m->state == MEMBERSHIP_ACTIVE)
+        enter(m, m->self.kind == NODE_SHARD ? MEMBERSHIP_REMOVED : MEMBERSHIP_JOINING, now_ms);
+    if (m->state == MEMBERSHIP_JOINING)
+        timer_set(m->wheel, &m->step_timer, now_ms);
+}
+
+void membership_read_done(struct membership *m, enum viewlog_result result, struct view *view, int64_t now_ms)
+{
+    m->reading = false;
+    if (result == VIEWLOG_OK && view != NULL) {
+        m->log_read = true;
+        membership_learn(m, view, now_ms);
+        if (m->view != NULL && view_number_compare(view->number, m->view->number) < 0)
+            log_warn("view_log_behind", log_uint("log_seq", view->number.seq),
+                     log_uint("known_seq", m->view->number.seq));
+    } else if (result == VIEWLOG_EMPTY) {
+        m->log_read = true;
+        m->log_empty = true;
+    } else {
+        timer_set(m->wheel, &m->step_timer, now_ms + m->times.retry_ms);
+        return;
+    }
+    step(m, now_ms);
+}
+
+void membership_append_done(struct membership *m, enum viewlog_result result, uint64_t seq, int64_t now_ms)
+{
+    struct view *entry = m->proposed;
+    assert(entry != NULL);
+    m->proposed = NULL;
+    m->log_read = false; /* whatever happened, the next decision starts from what the log says */
+    switch (result) {
+    case VIEWLOG_OK:
+        metric_add_at(M_VIEW_APPENDS, APPEND_OK, 1);
+        m->log_read = true;
+        entry->number.seq = seq;
+        membership_learn(m, entry, now_ms);
+        m->actions.announce(m->ctx, entry);
+        break;
+    case VIEWLOG_CONFLICT:
+        metric_add_at(M_VIEW_APPENDS, APPEND_CONFLICT, 1);
+        m->heard_shard = true; /* whoever won is alive */
+        break;
+    case VIEWLOG_UNKNOWN:
+        metric_add_at(M_VIEW_APPENDS, APPEND_UNKNOWN, 1);
+        break;
+    default:
+        metric_add_at(M_VIEW_APPENDS, APPEND_FAILED, 1);
+        timer_set(m->wheel, &m->step_timer, now_ms + m->times.retry_ms);
+        view_unref(&entry);
+        return;
+    }
+    view_unref(&entry);
+    step(m, now_ms);
+}

@@ -1,0 +1,78 @@
+/* A process's place in the view: how it joins, follows the log, and leaves.
+ *
+ * States: LISTENING (hears heartbeats before its first append) -> JOINING (appends itself until the log lists it) ->
+ * ACTIVE -> LEAVING -> LEFT; REMOVED when the log no longer lists this incarnation though it did not ask to leave.
+ *
+ * Every change is one append with the expected last sequence; on a conflict the log is read and the change is made anew
+ * on top of what is there; after an unknown outcome the log is read, never assumed. A restarted process replaces the
+ * entry of its own id. If nobody of the last entry is heard while listening (everything was stopped), an empty view in
+ * a new generation takes its place.
+ *
+ * Free of I/O: events come in as calls with the time, actions go out through membership_actions. Threading: loop
+ * thread. Views handed out are borrowed for the call unless referenced.
+ */
+#ifndef SBX_COMMON_MEMBERSHIP_H
+#define SBX_COMMON_MEMBERSHIP_H
+
+#include "common/link.h"
+#include "common/timer.h"
+#include "common/view.h"
+#include "common/viewlog.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+enum membership_state {
+    MEMBERSHIP_LISTENING,
+    MEMBERSHIP_JOINING,
+    MEMBERSHIP_ACTIVE,
+    MEMBERSHIP_LEAVING,
+    MEMBERSHIP_LEFT,
+    MEMBERSHIP_REMOVED,
+};
+
+struct membership_times {
+    uint32_t listen_ms;    /* before the first append */
+    uint32_t abandoned_ms; /* nobody of the last entry heard for so long: everything was stopped */
+    uint32_t heartbeat_ms;
+    uint32_t retry_ms; /* after a failed append or read */
+    uint32_t poll_ms;  /* the log is read so often even when nothing suggests it */
+};
+
+extern const struct membership_times membership_default_times;
+
+struct membership_actions {
+    void (*read_last)(void *ctx);
+    void (*append)(void *ctx, const struct view *entry, uint64_t expected_last_seq);
+    /* On core NATS, for everyone who is not the appender. */
+    void (*announce)(void *ctx, const struct view *view);
+    /* The caller fills in load and server and publishes. */
+    void (*heartbeat)(void *ctx);
+    /* A newer view is in force; `old` is the one before it, or NULL. */
+    void (*view)(void *ctx, struct view *old, struct view *view, int64_t now_ms);
+    void (*state)(void *ctx, enum membership_state state, int64_t now_ms);
+};
+
+struct membership;
+
+struct membership *membership_new(const struct node_address *self, const char *region, uint32_t weight,
+                                  const struct membership_times *times, struct timer_wheel *wheel,
+                                  const struct membership_actions *actions, void *ctx);
+void membership_free(struct membership **membership);
+
+/* The bus is there (again): begin listening, or catch up. */
+void membership_start(struct membership *membership, int64_t now_ms);
+void membership_leave(struct membership *membership, int64_t now_ms);
+void membership_heard(struct membership *membership, const struct node_address *from, struct view_number view,
+                      int64_t now_ms);
+/* A view from the bus or in answer to a read; takes a reference of its own. */
+void membership_learn(struct membership *membership, struct view *view, int64_t now_ms);
+/* Outcome of read_last: `view` is NULL unless result is VIEWLOG_OK. */
+void membership_read_done(struct membership *membership, enum viewlog_result result, struct view *view, int64_t now_ms);
+void membership_append_done(struct membership *membership, enum viewlog_result result, uint64_t seq, int64_t now_ms);
+
+enum membership_state membership_state(const struct membership *membership);
+const char *membership_state_name(enum membership_state state);
+/* The newest view known; NULL before the first. Borrowed. */
+struct view *membership_view(const struct membership *membership);
+
+#endif

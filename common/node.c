@@ -1,0 +1,447 @@
+#include "common/node.h"
+
+#include "common/arena.h"
+#include "common/codec.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "common/viewlog.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SERVER_ID_MAX = 64, MESSAGE_ARENA_MAX = 2 * 1024 * 1024, MAX_SUBSCRIPTIONS = 4 };
+
+struct node {
+    struct loop *loop;
+    struct node_address self;
+    struct node_handlers handlers;
+    void *ctx;
+
+    struct bus *bus;
+    struct viewlog *viewlog;
+    struct membership *membership;
+    struct links *links;
+    struct loop_task flush_task;
+    struct loop_task release_task;
+    struct timer flush_timer;
+    struct arena arena;
+
+    bool bus_up;
+    char server_id[SERVER_ID_MAX];
+    uint64_t beat;
+    char name[NODE_ID_MAX + 32];
+    char echo[LINK_SUBJECT_MAX];
+    char subjects[MAX_SUBSCRIPTIONS][LINK_SUBJECT_MAX];
+    const char *subscriptions[MAX_SUBSCRIPTIONS];
+    size_t subscription_count;
+};
+
+/* --- links ------------------------------------------------------------------------------------------------------- */
+
+static int on_link_publish(void *ctx, const char *subject, struct payload *envelope)
+{
+    struct node *node = ctx;
+    return bus_publish(node->bus, subject, envelope, 0);
+}
+
+static enum link_verdict on_link_judge(void *ctx, const struct node_address *from, struct view_number number)
+{
+    struct node *node = ctx;
+    membership_heard(node->membership, from, number, loop_now_ms(node->loop));
+    struct view *view = membership_view(node->membership);
+    const struct view_node *listed = NULL;
+    if (view != NULL)
+        listed = from->kind == NODE_SHARD ? view_find_shard(view, from->id) : view_find_gateway(view, from->id);
+    bool current = listed != NULL && listed->incarnation == from->incarnation;
+    if (view == NULL || view_number_compare(number, view->number) > 0)
+        return LINK_HOLD;
+    return current ? LINK_ACCEPT : LINK_REFUSE;
+}
+
+static void on_link_item(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
+                         int64_t now_ms)
+{
+    struct node *node = ctx;
+    node->handlers.item(node->ctx, from, item, now_ms);
+}
+
+static void on_link_gap(void *ctx, const struct node_address *from, int64_t now_ms)
+{
+    struct node *node = ctx;
+    log_info("link_gap", log_str("peer", from->id));
+    node->handlers.gap(node->ctx, from, now_ms);
+}
+
+static struct view_number on_link_view(void *ctx)
+{
+    struct node *node = ctx;
+    struct view *view = membership_view(node->membership);
+    return view != NULL ? view->number : (struct view_number){0, 0};
+}
+
+static void on_flush(struct loop_task *task)
+{
+    struct node *node = container_of(task, struct node, flush_task);
+    int64_t now_ms = loop_now_ms(node->loop);
+    int64_t wait_ms = links_flush(node->links, now_ms);
+    if (wait_ms >= 0)
+        timer_set(loop_timers(node->loop), &node->flush_timer, now_ms + (wait_ms > 0 ? wait_ms : 1));
+}
+
+static void on_flush_timer(struct timer *timer, int64_t now_ms)
+{
+    struct node *node = container_of(timer, struct node, flush_timer);
+    loop_defer(node->loop, &node->flush_task);
+}
+
+/* Held messages are judged again outside of any message's handling, because links_receive() does not nest. */
+static void on_release(struct loop_task *task)
+{
+    struct node *node = container_of(task, struct node, release_task);
+    links_release(node->links, loop_now_ms(node->loop));
+}
+
+/* --- membership -------------------------------------------------------------------------------------------------- */
+
+static void on_read_done(void *ctx, enum viewlog_result result, uint64_t seq, const uint8_t *data, size_t size,
+                         const char *detail)
+{
+    struct node *node = ctx;
+    struct view *view = NULL;
+    if (result == VIEWLOG_OK) {
+        view = view_unpack(data, size, seq);
+        if (view == NULL) {
+            log_error("view_entry_malformed", log_uint("seq", seq), log_uint("bytes", size));
+            result = VIEWLOG_FAILED;
+        }
+    } else if (result == VIEWLOG_REFUSED) {
+        node->handlers.fatal(node->ctx, detail);
+    } else if (result != VIEWLOG_EMPTY) {
+        log_warn("view_log_read_failed", log_str("reason", detail));
+    }
+    membership_read_done(node->membership, result, view, loop_now_ms(node->loop));
+    view_unref(&view);
+}
+
+static void on_read_last(void *ctx)
+{
+    struct node *node = ctx;
+    viewlog_read_last(node->viewlog, on_read_done, node);
+}
+
+static void on_append_done(void *ctx, enum viewlog_result result, uint64_t seq, const char *detail)
+{
+    struct node *node = ctx;
+    if (result == VIEWLOG_REFUSED)
+        node->handlers.fatal(node->ctx, detail);
+    else if (result == VIEWLOG_FAILED)
+        log_warn("view_log_append_failed", log_str("reason", detail));
+    membership_append_done(node->membership, result, seq, loop_now_ms(node->loop));
+}
+
+static void on_append(void *ctx, const struct view *entry, uint64_t expected_last_seq)
+{
+    struct node *node = ctx;
+    struct payload *bytes = view_pack(entry);
+    viewlog_append(node->viewlog, bytes->data, bytes->size, expected_last_seq, on_append_done, node);
+    payload_unref(&bytes);
+}
+
+static void on_announce(void *ctx, const struct view *view)
+{
+    struct node *node = ctx;
+    struct payload *entry = view_pack(view);
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__ViewRecord record = SIGNALBOX__CLUSTER__V1__VIEW_RECORD__INIT;
+    number.generation = view->number.generation;
+    number.seq = view->number.seq;
+    record.number = &number;
+    record.entry = (ProtobufCBinaryData){.len = entry->size, .data = entry->data};
+    struct payload *payload = payload_pack(&record.base);
+    bus_publish(node->bus, "sbx.view", payload, 0);
+    payload_unref(&payload);
+    payload_unref(&entry);
+}
+
+static void on_heartbeat(void *ctx)
+{
+    struct node *node = ctx;
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__Load load = SIGNALBOX__CLUSTER__V1__LOAD__INIT;
+    struct view_number view = on_link_view(node);
+    number.generation = view.generation;
+    number.seq = view.seq;
+    beat.schema_version = LINK_SCHEMA_VERSION;
+    beat.node = node->self.id;
+    beat.incarnation = node->self.incarnation;
+    beat.kind = (Signalbox__Cluster__V1__NodeKind)node->self.kind;
+    beat.view = &number;
+    beat.settled = &number;
+    beat.nats_server = node->server_id;
+    beat.beat = ++node->beat;
+    beat.load = &load;
+    beat.joining = membership_state(node->membership) < MEMBERSHIP_ACTIVE;
+    beat.leaving = membership_state(node->membership) == MEMBERSHIP_LEAVING;
+    node->handlers.load(node->ctx, &load);
+    char subject[LINK_SUBJECT_MAX];
+    snprintf(subject, sizeof subject, "sbx.hb.%s.%s", node->self.kind == NODE_SHARD ? "shard" : "gw", node->self.id);
+    struct payload *payload = payload_pack(&beat.base);
+    bus_publish(node->bus, subject, payload, 0);
+    payload_unref(&payload);
+}
+
+static void forget_departed(struct node *node, const struct view *old, const struct view *view)
+{
+    for (size_t i = 0; old != NULL && i < old->shard_count; i++) {
+        const struct view_node *now = view_find_shard(view, old->shards[i].id);
+        if (now == NULL || now->incarnation != old->shards[i].incarnation)
+            links_forget(node->links, old->shards[i].incarnation);
+    }
+    for (size_t i = 0; old != NULL && i < old->gateway_count; i++) {
+        const struct view_node *now = view_find_gateway(view, old->gateways[i].id);
+        if (now == NULL || now->incarnation != old->gateways[i].incarnation)
+            links_forget(node->links, old->gateways[i].incarnation);
+    }
+}
+
+static void on_view(void *ctx, struct view *old, struct view *view, int64_t now_ms)
+{
+    struct node *node = ctx;
+    log_info("view", log_uint("generation", view->number.generation), log_uint("seq", view->number.seq),
+             log_uint("shards", view->shard_count), log_uint("gateways", view->gateway_count));
+    node->handlers.view(node->ctx, view, now_ms);
+    forget_departed(node, old, view);
+    loop_defer(node->loop, &node->release_task);
+}
+
+static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
+{
+    struct node *node = ctx;
+    log_info("membership", log_str("state", membership_state_name(state)));
+    node->handlers.state(node->ctx, state, now_ms);
+}
+
+/* --- bus --------------------------------------------------------------------------------------------------------- */
+
+static void on_heartbeat_message(struct node *node, const uint8_t *data, size_t size)
+{
+    char error[128];
+    arena_reset(&node->arena);
+    Signalbox__Cluster__V1__Heartbeat *beat = (Signalbox__Cluster__V1__Heartbeat *)codec_unpack(
+        &signalbox__cluster__v1__heartbeat__descriptor, data, size, &node->arena, error, sizeof error);
+    if (beat == NULL || !node_id_valid(beat->node) || beat->view == NULL) {
+        metric_add_at(M_BUS_DROPPED, BUS_DROP_MALFORMED, 1);
+        return;
+    }
+    struct node_address from = {.kind = (enum node_kind)beat->kind, .incarnation = beat->incarnation};
+    snprintf(from.id, sizeof from.id, "%s", beat->node);
+    if (from.kind != NODE_GATEWAY && from.kind != NODE_SHARD)
+        return;
+    membership_heard(node->membership, &from, (struct view_number){beat->view->generation, beat->view->seq},
+                     loop_now_ms(node->loop));
+}
+
+static void on_view_message(struct node *node, const uint8_t *data, size_t size)
+{
+    char error[128];
+    arena_reset(&node->arena);
+    Signalbox__Cluster__V1__ViewRecord *record = (Signalbox__Cluster__V1__ViewRecord *)codec_unpack(
+        &signalbox__cluster__v1__view_record__descriptor, data, size, &node->arena, error, sizeof error);
+    struct view *view = NULL;
+    if (record != NULL && record->number != NULL)
+        view = view_unpack(record->entry.data, record->entry.len, record->number->seq);
+    if (view == NULL) {
+        metric_add_at(M_BUS_DROPPED, BUS_DROP_MALFORMED, 1);
+        return;
+    }
+    membership_learn(node->membership, view, loop_now_ms(node->loop));
+    view_unref(&view);
+}
+
+static void on_admin_message(struct node *node, const uint8_t *data, size_t size)
+{
+    char error[128];
+    arena_reset(&node->arena);
+    Signalbox__Cluster__V1__AdminRequest *request = (Signalbox__Cluster__V1__AdminRequest *)codec_unpack(
+        &signalbox__cluster__v1__admin_request__descriptor, data, size, &node->arena, error, sizeof error);
+    if (request == NULL || strncmp(request->reply_subject, "sbx.", 4) != 0) {
+        metric_add_at(M_BUS_DROPPED, BUS_DROP_MALFORMED, 1);
+        return;
+    }
+    node->handlers.admin(node->ctx, request, loop_now_ms(node->loop));
+}
+
+static void on_bus_message(void *ctx, const char *subject, const uint8_t *data, size_t size)
+{
+    struct node *node = ctx;
+    if (strncmp(subject, "sbx.hb.", 7) == 0)
+        on_heartbeat_message(node, data, size);
+    else if (strcmp(subject, "sbx.view") == 0)
+        on_view_message(node, data, size);
+    else if (strncmp(subject, "sbx.admin.", 10) == 0)
+        on_admin_message(node, data, size);
+    else
+        links_receive(node->links, data, size, loop_now_ms(node->loop));
+    loop_defer(node->loop, &node->flush_task);
+}
+
+static void on_bus_state(void *ctx, enum bus_state state, const char *server_id, const char *detail)
+{
+    struct node *node = ctx;
+    bool up = state == BUS_UP;
+    snprintf(node->server_id, sizeof node->server_id, "%s", up && server_id != NULL ? server_id : "");
+    if (state == BUS_REFUSED) {
+        node->handlers.fatal(node->ctx, detail);
+        return;
+    }
+    if (up)
+        log_info("bus_up", log_str("server", server_id), log_str("detail", detail));
+    else
+        log_warn("bus_down", log_str("reason", detail));
+    if (up == node->bus_up)
+        return;
+    node->bus_up = up;
+    node->handlers.bus(node->ctx, up, loop_now_ms(node->loop));
+    if (up)
+        membership_start(node->membership, loop_now_ms(node->loop));
+}
+
+static char *add_subject(struct node *node)
+{
+    char *subject = node->subjects[node->subscription_count];
+    node->subscriptions[node->subscription_count++] = subject;
+    return subject;
+}
+
+static void choose_subjects(struct node *node)
+{
+    bool shard = node->self.kind == NODE_SHARD;
+    char inbox[LINK_SUBJECT_MAX];
+    node_inbox(&node->self, inbox);
+    snprintf(add_subject(node), LINK_SUBJECT_MAX, "%s", inbox);
+    snprintf(add_subject(node), LINK_SUBJECT_MAX, "sbx.admin.%s.%s", shard ? "shard" : "gw", node->self.id);
+    snprintf(add_subject(node), LINK_SUBJECT_MAX, "sbx.view");
+    if (shard)
+        snprintf(add_subject(node), LINK_SUBJECT_MAX, "sbx.hb.>");
+    snprintf(node->echo, sizeof node->echo, "sbx.%s.%s.%016" PRIx64 ".echo", shard ? "shard" : "gw", node->self.id,
+             node->self.incarnation);
+}
+
+/* --- the public face --------------------------------------------------------------------------------------------- */
+
+struct node *node_open(struct loop *loop, const struct node_options *options, const struct node_handlers *handlers,
+                       void *ctx)
+{
+    struct node *node = mem_new(struct node);
+    node->loop = loop;
+    node->self = options->self;
+    node->handlers = *handlers;
+    node->ctx = ctx;
+    arena_init(&node->arena, MESSAGE_ARENA_MAX);
+    loop_task_init(&node->flush_task, on_flush);
+    loop_task_init(&node->release_task, on_release);
+    timer_init(&node->flush_timer, on_flush_timer);
+    choose_subjects(node);
+
+    static const struct link_handlers link_handlers = {.publish = on_link_publish,
+                                                       .judge = on_link_judge,
+                                                       .item = on_link_item,
+                                                       .gap = on_link_gap,
+                                                       .view = on_link_view};
+    node->links = links_new(&node->self, &link_handlers, node);
+    static const struct membership_actions actions = {.read_last = on_read_last,
+                                                      .append = on_append,
+                                                      .announce = on_announce,
+                                                      .heartbeat = on_heartbeat,
+                                                      .view = on_view,
+                                                      .state = on_state};
+    node->membership = membership_new(&node->self, options->region, options->weight, &options->times, loop_timers(loop),
+                                      &actions, node);
+
+    struct bus_options bus = options->bus;
+    snprintf(node->name, sizeof node->name, "signalbox-%s-%s", node->self.kind == NODE_SHARD ? "shard" : "gateway",
+             node->self.id);
+    bus.name = node->name;
+    bus.subscriptions = node->subscriptions;
+    bus.subscription_count = node->subscription_count;
+    bus.echo_subject = node->echo;
+    static const struct bus_handlers bus_handlers = {.message = on_bus_message, .state = on_bus_state};
+    node->viewlog = viewlog_open(loop, &bus, options->stream_replicas);
+    node->bus = bus_open(loop, &bus, &bus_handlers, node);
+    return node;
+}
+
+void node_close(struct node **node_ptr)
+{
+    struct node *node = *node_ptr;
+    if (node == NULL)
+        return;
+    links_flush(node->links, loop_now_ms(node->loop));
+    bus_close(&node->bus);
+    viewlog_close(&node->viewlog);
+    membership_free(&node->membership);
+    links_free(&node->links);
+    loop_task_cancel(&node->flush_task);
+    loop_task_cancel(&node->release_task);
+    timer_cancel(loop_timers(node->loop), &node->flush_timer);
+    arena_done(&node->arena);
+    free(node);
+    *node_ptr = NULL;
+}
+
+void node_leave(struct node *node)
+{
+    membership_leave(node->membership, loop_now_ms(node->loop));
+}
+
+void node_send(struct node *node, const struct node_address *to, struct payload *item)
+{
+    links_send(node->links, to, item, loop_now_ms(node->loop));
+    loop_defer(node->loop, &node->flush_task);
+}
+
+void node_send_item(struct node *node, const struct node_address *to, const Signalbox__Cluster__V1__Item *item)
+{
+    links_send_item(node->links, to, item, loop_now_ms(node->loop));
+    loop_defer(node->loop, &node->flush_task);
+}
+
+void node_reply(struct node *node, const char *reply_subject, const Signalbox__Cluster__V1__AdminReply *reply)
+{
+    struct payload *payload = payload_pack(&reply->base);
+    bus_publish(node->bus, reply_subject, payload, 0);
+    payload_unref(&payload);
+}
+
+bool node_bus_up(const struct node *node)
+{
+    return node->bus_up;
+}
+
+const char *node_bus_server(const struct node *node)
+{
+    return node->server_id;
+}
+
+struct view *node_view(const struct node *node)
+{
+    return membership_view(node->membership);
+}
+
+enum membership_state node_state(const struct node *node)
+{
+    return membership_state(node->membership);
+}
+
+const struct node_address *node_self(const struct node *node)
+{
+    return &node->self;
+}
+
+size_t node_pending_items(const struct node *node)
+{
+    return links_pending_items(node->links);
+}

@@ -1,0 +1,62 @@
+/* A process's connection to the cluster: the bus, the view log, its membership and its links, put together once for
+ * gateways and shards.
+ *
+ * Threading: loop thread; the bus and the view log have threads of their own behind their interfaces.
+ */
+#ifndef SBX_COMMON_NODE_H
+#define SBX_COMMON_NODE_H
+
+#include "common/bus.h"
+#include "common/link.h"
+#include "common/loop.h"
+#include "common/membership.h"
+#include "common/view.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct node;
+
+struct node_options {
+    struct node_address self;
+    const char *region;
+    uint32_t weight;
+    struct bus_options bus; /* servers and credentials; the node fills in name, subscriptions and echo */
+    unsigned stream_replicas;
+    struct membership_times times;
+};
+
+struct node_handlers {
+    void (*item)(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item, int64_t now_ms);
+    void (*gap)(void *ctx, const struct node_address *from, int64_t now_ms);
+    /* A newer view is in force; borrowed. */
+    void (*view)(void *ctx, struct view *view, int64_t now_ms);
+    void (*bus)(void *ctx, bool up, int64_t now_ms);
+    void (*state)(void *ctx, enum membership_state state, int64_t now_ms);
+    /* Fills in what the heartbeat says of this process's load. */
+    void (*load)(void *ctx, Signalbox__Cluster__V1__Load *load);
+    /* The caller answers with node_reply(), now or later. */
+    void (*admin)(void *ctx, const Signalbox__Cluster__V1__AdminRequest *request, int64_t now_ms);
+    /* Nothing can go on (credentials refused): the process must end with this text. */
+    void (*fatal)(void *ctx, const char *text);
+};
+
+struct node *node_open(struct loop *loop, const struct node_options *options, const struct node_handlers *handlers,
+                       void *ctx);
+void node_close(struct node **node);
+/* Asks to leave the view; the state handler hears LEFT. */
+void node_leave(struct node *node);
+
+void node_send(struct node *node, const struct node_address *to, struct payload *item);
+void node_send_item(struct node *node, const struct node_address *to, const Signalbox__Cluster__V1__Item *item);
+void node_reply(struct node *node, const char *reply_subject, const Signalbox__Cluster__V1__AdminReply *reply);
+
+bool node_bus_up(const struct node *node);
+const char *node_bus_server(const struct node *node);
+/* Borrowed; NULL before the first. */
+struct view *node_view(const struct node *node);
+enum membership_state node_state(const struct node *node);
+const struct node_address *node_self(const struct node *node);
+size_t node_pending_items(const struct node *node);
+
+#endif
