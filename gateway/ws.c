@@ -330,7 +330,7 @@ struct payload *ws_frame(enum ws_opcode opcode, const void *data, size_t size)
 struct payload *ws_close_frame(uint16_t code, const char *reason)
 {
     uint8_t body[WS_CONTROL_MAX] = {(uint8_t)(code >> 8), (uint8_t)code};
-    size_t size = reason ? strlen(reason) : 0;
+    size_t size = reason ? strnlen(reason, WS_REASON_MAX + 1) : 0;
 
     if (size > WS_REASON_MAX) {
         size = WS_REASON_MAX;
