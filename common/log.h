@@ -4,14 +4,17 @@
  *
  * The event name is a literal in snake_case, greppable and stable; fields are key and value. Text format:
  * `2026-01-01T12:00:00.123Z INFO session_joined sid=S.. members=3`; JSON: one object per line with ts, level, event and
- * the fields. Secrets (tokens, keys, SDP) are never fields. Each call site may log `LOG_BURST` lines at once and
- * LOG_RATE a second after that; what is suppressed is counted and reported with the next line that gets through.
+ * the fields. Values that could be misread are written as JSON strings in either format, longer ones than 1 KB are cut,
+ * and what is not UTF-8 becomes U+FFFD: a peer cannot forge lines. Secrets (tokens, keys, SDP) are never fields. Each
+ * call site may log `LOG_BURST` lines at once and LOG_RATE a second after that; what is suppressed is counted and
+ * reported with the next line that gets through.
  *
  * Ownership: fields are borrowed for the call. Threading: any thread. Output goes to stderr in one write per line.
  */
 #ifndef SBX_COMMON_LOG_H
 #define SBX_COMMON_LOG_H
 
+#include "common/buf.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,6 +46,11 @@ void log_setup(enum log_level level, enum log_format format);
 void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);
 void log_write(struct log_site *site, enum log_level level, const char *event, const struct log_field *fields);
+
+/* The parts of log_write() that depend on nothing but their arguments. */
+bool log_site_take(struct log_site *site, int64_t now_ms, uint32_t *ret_suppressed);
+void log_format_line(struct buf *out, enum log_format format, int64_t wall_ms, enum log_level level, const char *event,
+                     const struct log_field *fields, uint32_t suppressed);
 
 static inline struct log_field log_strn(const char *key, const char *str, size_t size)
 {

@@ -22,6 +22,7 @@ enum metric_id {
     METRIC_COUNT
 };
 
+/* The functions without a label value are for metrics without a label. Gauges may count down: add the negative. */
 void metric_add(enum metric_id id, uint64_t n);
 /* `value` indexes the label's values in the table's order; asserts that it is in range. */
 void metric_add_at(enum metric_id id, unsigned value, uint64_t n);
@@ -29,10 +30,12 @@ void metric_set(enum metric_id id, int64_t value);
 void metric_set_at(enum metric_id id, unsigned value, int64_t n);
 /* Histograms take microseconds and are rendered in seconds; buckets are in metrics.c. */
 void metric_observe_us(enum metric_id id, int64_t us);
+/* Of a histogram: how many observations it holds. */
 uint64_t metric_value(enum metric_id id);
 uint64_t metric_value_at(enum metric_id id, unsigned value);
 
-/* Appends the exposition of all metrics of a tier, with process metrics (memory, descriptors, start time). */
+/* Appends the exposition of all metrics of a tier, with process metrics (memory, descriptors, start time) and
+ * build information. */
 void metrics_render(struct buf *out, enum metric_tier tier);
 /* Appends the Markdown table of docs/METRICS.md. */
 void metrics_document(struct buf *out);
