@@ -277,7 +277,7 @@ START_TEST(too_large)
     ck_assert_int_eq(verify_at(text, JWT_TOKEN_MAX + 1, NOW_S), JWT_TOO_LARGE);
     ck_assert_int_eq(verify_at(text, JWT_TOKEN_MAX, NOW_S), JWT_MALFORMED);
 
-    /* The largest token that is allowed is accepted: its parts and dots come to 8191 or 8192 bytes. */
+    /* The largest token that is allowed is accepted. */
     struct buf claims = {0};
     buf_append_str(&claims, "{\"iss\":\"API1\",\"exp\":1900000100,\"metadata\":\"");
     while (claims.size < (JWT_TOKEN_MAX - 65) * 3 / 4 - 2)
@@ -367,6 +367,15 @@ START_TEST(unknown_key)
 }
 END_TEST
 
+START_TEST(kid_never_selects_a_secret)
+{
+    ck_assert_int_eq(jwt_keyring_add_secret(ring, "acme", "API2", SECRET "2", error, sizeof error), 0);
+    const char *header = "{\"alg\":\"HS256\",\"kid\":\"API2\"}";
+    ck_assert_int_eq(verify_buf(hs256_token(header, GOOD_CLAIMS, SECRET)), JWT_OK);
+    ck_assert_int_eq(verify_buf(hs256_token(header, GOOD_CLAIMS, SECRET "2")), JWT_SIGNATURE);
+}
+END_TEST
+
 START_TEST(signature_refused)
 {
     ck_assert_int_eq(verify_buf(hs256_token(HS256_HEADER, GOOD_CLAIMS, SECRET "x")), JWT_SIGNATURE);
@@ -374,7 +383,10 @@ START_TEST(signature_refused)
     buf_append_char(&token, '.');
     ck_assert_int_eq(verify_buf(token), JWT_SIGNATURE);
 
-    /* A truncated MAC, and claims swapped under a good one. */
+    /* A MAC with a byte too many, a truncated one, and claims swapped under a good one. */
+    token = hs256_token(HS256_HEADER, GOOD_CLAIMS, SECRET);
+    buf_append_char(&token, 'A');
+    ck_assert_int_eq(verify_buf(token), JWT_SIGNATURE);
     token = hs256_token(HS256_HEADER, GOOD_CLAIMS, SECRET);
     token.size -= 3;
     token.data[token.size - 1] = 'A';
@@ -781,6 +793,11 @@ START_TEST(es256_der_refused)
     append_part(&token, signature, size);
     ck_assert_int_eq(verify_buf(token), JWT_SIGNATURE);
 
+    /* r and s with a zero byte behind them: 64 bytes are 86 characters, 65 are 87. */
+    token = signed_token(&p256, "{\"alg\":\"ES256\",\"kid\":\"ec-1\"}", GOOD_CLAIMS);
+    buf_append_char(&token, 'A');
+    ck_assert_int_eq(verify_buf(token), JWT_SIGNATURE);
+
     /* r = s = 0, the signature that broken verifiers take for any message. */
     token = unsigned_token("{\"alg\":\"ES256\",\"kid\":\"ec-1\"}", GOOD_CLAIMS);
     memset(signature, 0, 64);
@@ -874,6 +891,7 @@ int main(void)
     tcase_add_test(tokens, malformed_claims);
     tcase_add_test(tokens, algorithm_refused);
     tcase_add_test(tokens, unknown_key);
+    tcase_add_test(tokens, kid_never_selects_a_secret);
     tcase_add_test(tokens, signature_refused);
     tcase_add_test(tokens, signature_comes_before_time_and_claims);
     tcase_add_test(tokens, expiry);
