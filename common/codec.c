@@ -38,7 +38,7 @@ static bool cursor_read_varint(struct cursor *cursor, unsigned max_size, uint64_
     for (unsigned i = 0; i < max_size && cursor->at < cursor->end; i++) {
         uint8_t byte = *cursor->at++;
         value |= (uint64_t)(byte & 0x7f) << (7 * i);
-        if (!(byte & 0x80)) {
+        if (byte < 0x80) {
             *ret_value = value;
             return true;
         }
@@ -73,18 +73,52 @@ static bool cursor_take_value(struct cursor *cursor, unsigned wire_type, struct 
     }
 }
 
+/* How many leading bytes are ASCII without a NUL, in steps of eight: nearly all of what is signaled (SDP, candidates,
+ * ids) is nothing else. */
+static size_t ascii_prefix_size(const uint8_t *data, size_t size)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    size_t at = 0;
+    for (; size - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
+        uint64_t word;
+        memcpy(&word, data + at, sizeof(word));
+        /* A zero byte borrows and sets its highest bit; so does, at worst, a byte above a zero. */
+        if ((word | (word - ones)) & (ones << 7))
+            break;
+    }
+    return at;
+}
+
+static bool check_string(const struct check *check, const ProtobufCMessageDescriptor *type,
+                         const ProtobufCFieldDescriptor *field, struct cursor content)
+{
+    content.at += ascii_prefix_size(content.at, content.end - content.at);
+    size_t rest = content.end - content.at;
+    if (memchr(content.at, '\0', rest))
+        return check_fail(check, type, field->name, "contains a NUL");
+    return utf8_valid(content.at, rest) || check_fail(check, type, field->name, "not UTF-8");
+}
+
+/* Encoders write fields in the order of their numbers, so the next one is likely the one after the last. */
+static const ProtobufCFieldDescriptor *find_field(const ProtobufCMessageDescriptor *type,
+                                                  const ProtobufCFieldDescriptor *last, uint32_t number)
+{
+    const ProtobufCFieldDescriptor *next = last ? last + 1 : type->fields;
+    if (last && last->id == number)
+        return last;
+    if (next < type->fields + type->n_fields && next->id == number)
+        return next;
+    return protobuf_c_message_descriptor_get_field(type, number);
+}
+
 static bool check_message(const struct check *check, const ProtobufCMessageDescriptor *type, struct cursor cursor,
                           unsigned depth);
 
 static bool check_field(const struct check *check, const ProtobufCMessageDescriptor *type,
                         const ProtobufCFieldDescriptor *field, struct cursor content, unsigned depth, uint64_t *seen)
 {
-    size_t size = content.end - content.at;
-    if (field->type == PROTOBUF_C_TYPE_STRING) {
-        if (size && memchr(content.at, '\0', size))
-            return check_fail(check, type, field->name, "contains a NUL");
-        return utf8_valid(content.at, size) || check_fail(check, type, field->name, "not UTF-8");
-    }
+    if (field->type == PROTOBUF_C_TYPE_STRING)
+        return check_string(check, type, field, content);
     if (field->type != PROTOBUF_C_TYPE_MESSAGE)
         return true;
     if (field->label != PROTOBUF_C_LABEL_REPEATED) {
@@ -109,8 +143,7 @@ static bool check_message(const struct check *check, const ProtobufCMessageDescr
         uint64_t tag;
         if (!cursor_read_varint(&cursor, TAG_SIZE_MAX, &tag) || tag >> 3 == 0 || tag >> 3 > FIELD_NUMBER_MAX)
             return check_fail(check, type, NULL, "malformed protobuf: bad field number");
-        if (!field || field->id != tag >> 3)
-            field = protobuf_c_message_descriptor_get_field(type, tag >> 3);
+        field = find_field(type, field, tag >> 3);
         struct cursor content = {0};
         if (!cursor_take_value(&cursor, tag & 7, &content))
             return check_fail(check, type, field ? field->name : NULL, "malformed protobuf: cut short, or a group");

@@ -90,6 +90,25 @@ START_TEST(test_refuses_bad_strings_wherever_they_are)
 }
 END_TEST
 
+/* The check goes through ASCII in steps of eight. */
+START_TEST(test_finds_a_bad_byte_at_every_place)
+{
+    static const char bad[] = {'\0', '\x80', '\xff', '\xc3'};
+    for (size_t length = 1; length <= 40; length++) {
+        for (size_t at = 0; at < length; at++) {
+            for (size_t i = 0; i < sizeof(bad); i++) {
+                uint8_t data[64] = {0x72, (uint8_t)length};
+                arena_reset(&arena);
+                memset(data + 2, 'a' + (int)i, length);
+                ck_assert_ptr_nonnull(unpack(data, 2 + length));
+                data[2 + at] = (uint8_t)bad[i];
+                ck_assert_ptr_null(unpack(data, 2 + length));
+            }
+        }
+    }
+}
+END_TEST
+
 START_TEST(test_bytes_and_unknown_fields_may_hold_anything)
 {
     const Signalbox__Test__Everything *back = unpack("\x7a\x02\x00\xff", 4);
@@ -185,6 +204,7 @@ int main(void)
     tcase_add_test(tcase, test_unpacks_what_was_packed);
     tcase_add_test(tcase, test_empty_is_the_default_message);
     tcase_add_test(tcase, test_refuses_bad_strings_wherever_they_are);
+    tcase_add_test(tcase, test_finds_a_bad_byte_at_every_place);
     tcase_add_test(tcase, test_bytes_and_unknown_fields_may_hold_anything);
     tcase_add_test(tcase, test_nesting_is_bounded);
     tcase_add_test(tcase, test_refuses_a_repeated_singular_message);
