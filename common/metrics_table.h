@@ -54,3 +54,37 @@ METRIC(M_VIEW_GATEWAYS, TIER_BOTH, METRIC_GAUGE, "signalbox_view_gateways", NULL
        "Gateways in the newest view known")
 METRIC(M_VIEW_APPENDS, TIER_BOTH, METRIC_COUNTER, "signalbox_view_appends_total", "outcome",
        "ok,conflict,unknown,failed", "Entries that this process tried to append to the view log")
+
+/* Rooms */
+METRIC(M_ROOMS, TIER_SHARD, METRIC_GAUGE, "signalbox_rooms", "state", "live,settling", "Rooms that this shard owns")
+METRIC(M_PARTICIPANTS, TIER_SHARD, METRIC_GAUGE, "signalbox_participants", "state", "attached,detached",
+       "Participants in this shard's rooms; detached ones have lost their connection and may come back")
+METRIC(M_SESSION_COMMANDS, TIER_SHARD, METRIC_COUNTER, "signalbox_session_commands_total", "outcome",
+       "joined,rebound,updated,repeated,restored,departed,stale,refused,not_owner",
+       "What became of the session states that gateways sent")
+METRIC(M_DEPARTURES, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_total", "reason",
+       "unspecified,client_left,replaced,duplicate_identity,removed,room_closed,token_expired,token_revoked,"
+       "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_gone",
+       "Participants that left for good")
+METRIC(M_ROOM_EVENTS, TIER_SHARD, METRIC_COUNTER, "signalbox_room_events_total", NULL, NULL,
+       "Room events published, after coalescing")
+METRIC(M_FANOUT_BATCHES, TIER_SHARD, METRIC_COUNTER, "signalbox_fanout_batches_total", NULL, NULL,
+       "Batches of room traffic sent to gateways")
+METRIC(M_FANOUT_QUEUE_DEPTH, TIER_BOTH, METRIC_GAUGE, "fanout_queue_depth", NULL, NULL,
+       "Messages that wait to be sent: room events and bus items in a shard, queued client messages in a gateway")
+METRIC(M_SIGNALS_COALESCED, TIER_SHARD, METRIC_COUNTER, "signalbox_signals_coalesced_total", NULL, NULL,
+       "Ephemeral signals replaced by a later one of the same sender and key before they were sent")
+METRIC(M_UPDATES_DROPPED, TIER_BOTH, METRIC_COUNTER, "rtc_room_updates_dropped_total", "class", METRIC_CLASSES,
+       "Updates dropped because a budget or a queue was short")
+METRIC(M_RELAYS, TIER_SHARD, METRIC_COUNTER, "signalbox_relays_total", "kind",
+       "unspecified,offer,answer,candidate,candidates_done,application,ack", "Directed messages passed on")
+METRIC(M_RELAYS_REFUSED, TIER_SHARD, METRIC_COUNTER, "signalbox_relays_refused_total", "reason",
+       "stale_sender,no_receiver,receiver_detached", "Directed messages that could not be passed on")
+METRIC(M_SYNCS, TIER_SHARD, METRIC_COUNTER, "signalbox_syncs_total", "answer", "replay,snapshot,page,cursor_gone,no_room",
+       "What was sent to those who had missed something")
+METRIC(M_ICE_STATES, TIER_SHARD, METRIC_COUNTER, "signalbox_ice_states_total", "state",
+       "unspecified,checking,connected,disconnected,failed,closed", "States of peer connections as clients reported them")
+METRIC(M_TIME_TO_CONNECTED, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_time_to_connected_seconds", NULL, NULL,
+       "From the first offer to a connected peer connection, as clients reported it")
+METRIC(M_ITEMS_INVALID, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_items_invalid_total", NULL, NULL,
+       "Items from the bus that broke the cluster protocol, or that nobody here knows")

@@ -1,0 +1,474 @@
+#include "shard/room.h"
+
+#include "common/codec.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "shard/frames.h"
+#include "shard/internal.h"
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SIGNALS_PER_BATCH_MAX = 512 };
+
+enum event_type { EVENT_JOINED, EVENT_UPDATED, EVENT_LEFT, EVENT_MESSAGE, EVENT_INFO };
+
+struct pending_event {
+    struct list link;
+    enum event_type type;
+    struct member *member; /* JOINED, UPDATED */
+    struct payload *bytes; /* LEFT, MESSAGE: packed RoomEvent */
+};
+
+struct pending_signal {
+    struct list link;
+    char from[SID_TEXT_SIZE + 1];
+    char key[65];
+    struct payload *bytes; /* packed Signal */
+};
+
+struct room *room_new(struct shard *shard, const struct room_key *key, const char *project, const char *name,
+                      const struct epoch *epoch, int64_t wall_ms)
+{
+    struct room *room = mem_new(struct room);
+    room->shard = shard;
+    room->key = *key;
+    room->project = mem_strdup(project);
+    room->name = mem_strdup(name);
+    room->epoch = *epoch;
+    epoch_format(epoch, room->epoch_text);
+    room->created_at_ms = wall_ms;
+    list_init(&room->members);
+    list_init(&room->pending);
+    list_init(&room->signals);
+    list_init(&room->dirty_link);
+    list_init(&room->ring);
+    list_init(&room->snapshots);
+    return room;
+}
+
+static void drop_ring_entry(struct room *room, struct ring_entry *entry)
+{
+    list_remove(&entry->link);
+    room->ring_entries--;
+    room->ring_bytes -= entry->message->size;
+    payload_unref(&entry->message);
+    free(entry);
+}
+
+static void drop_event(struct room *room, struct pending_event *event)
+{
+    if (event->member != NULL)
+        event->member->pending = NULL;
+    if (room->pending_info == event)
+        room->pending_info = NULL;
+    list_remove(&event->link);
+    payload_unref(&event->bytes);
+    free(event);
+    room->shard->pending_events--;
+}
+
+static void drop_signal(struct room *room, struct pending_signal *signal)
+{
+    list_remove(&signal->link);
+    payload_unref(&signal->bytes);
+    free(signal);
+    room->signal_count--;
+}
+
+void room_free(struct room **room_ptr)
+{
+    struct room *room = *room_ptr;
+    if (room == NULL)
+        return;
+    assert(list_empty(&room->members));
+    snapshot_drop_all(room);
+    list_for_each_safe(pos, &room->pending) drop_event(room, container_of(pos, struct pending_event, link));
+    list_for_each_safe(pos, &room->signals) drop_signal(room, container_of(pos, struct pending_signal, link));
+    list_for_each_safe(pos, &room->ring) drop_ring_entry(room, container_of(pos, struct ring_entry, link));
+    list_remove(&room->dirty_link);
+    free(room->gateways);
+    free(room->project);
+    free(room->name);
+    free(room);
+    *room_ptr = NULL;
+}
+
+/* FNV-1a, 64 bits, over "<sid>:<version>": simple enough for every client to compute. */
+uint64_t member_digest(const struct member *member)
+{
+    char text[SID_TEXT_SIZE + 24];
+    snprintf(text, sizeof text, "%s:%" PRIu64, member->sid_text, member->participant_version);
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const char *c = text; *c != '\0'; c++)
+        hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
+    return hash;
+}
+
+static struct pending_event *add_event(struct room *room, enum event_type type)
+{
+    struct pending_event *event = mem_new(struct pending_event);
+    event->type = type;
+    list_append(&room->pending, &event->link);
+    room->shard->pending_events++;
+    shard_mark_dirty(room);
+    return event;
+}
+
+static struct pending_event *add_member_event(struct room *room, enum event_type type, struct member *member)
+{
+    struct pending_event *event = add_event(room, type);
+    event->member = member;
+    member->pending = event;
+    return event;
+}
+
+static void add_packed_event(struct room *room, enum event_type type, const Signalbox__V1__RoomEvent *packed)
+{
+    add_event(room, type)->bytes = payload_pack(&packed->base);
+}
+
+static void add_info_event(struct room *room)
+{
+    if (room->pending_info == NULL)
+        room->pending_info = add_event(room, EVENT_INFO);
+}
+
+static struct room_gateway *find_gateway(struct room *room, const struct gateway_ref *gateway)
+{
+    for (uint32_t i = 0; i < room->gateway_count; i++)
+        if (room->gateways[i].gateway == gateway)
+            return &room->gateways[i];
+    return NULL;
+}
+
+static void count_gateway(struct room *room, struct gateway_ref *gateway)
+{
+    struct room_gateway *entry = find_gateway(room, gateway);
+    if (entry == NULL) {
+        room->gateways = mem_realloc(room->gateways, (room->gateway_count + 1) * sizeof *room->gateways);
+        entry = &room->gateways[room->gateway_count++];
+        *entry = (struct room_gateway){.gateway = gateway};
+    }
+    entry->members++;
+    gateway->members++;
+}
+
+static void uncount_gateway(struct room *room, struct gateway_ref *gateway)
+{
+    struct room_gateway *entry = find_gateway(room, gateway);
+    assert(entry != NULL && gateway->members > 0);
+    if (--entry->members == 0)
+        *entry = room->gateways[--room->gateway_count];
+    if (--gateway->members == 0) {
+        HASH_DEL(room->shard->gateways, gateway);
+        free(gateway);
+    }
+}
+
+void room_add_member(struct room *room, struct member *member, int64_t now_ms)
+{
+    member->room = room;
+    list_append(&room->members, &member->link);
+    room->total++;
+    count_gateway(room, member->gateway);
+    if (member->listed) {
+        room->listed++;
+        room->digest += member_digest(member);
+        add_member_event(room, EVENT_JOINED, member);
+    } else if (member->viewer) {
+        room->viewers++;
+        add_info_event(room);
+    }
+}
+
+void room_remove_member(struct room *room, struct member *member, Signalbox__V1__LeaveReason reason, int64_t now_ms)
+{
+    list_remove(&member->link);
+    room->total--;
+    uncount_gateway(room, member->gateway);
+    member->gateway = NULL;
+    bool announced = true;
+    if (member->pending != NULL) {
+        announced = member->pending->type != EVENT_JOINED;
+        drop_event(room, member->pending);
+    }
+    if (member->listed) {
+        room->seq++;
+        room->listed--;
+        room->digest -= member_digest(member);
+        if (announced) {
+            Signalbox__V1__ParticipantLeft left = SIGNALBOX__V1__PARTICIPANT_LEFT__INIT;
+            Signalbox__V1__RoomEvent event = SIGNALBOX__V1__ROOM_EVENT__INIT;
+            left.sid = member->sid_text;
+            left.identity = member->identity;
+            left.reason = reason;
+            event.event_case = SIGNALBOX__V1__ROOM_EVENT__EVENT_LEFT;
+            event.left = &left;
+            add_packed_event(room, EVENT_LEFT, &event);
+        } else {
+            shard_mark_dirty(room); /* the range must still be covered */
+        }
+    } else if (member->viewer) {
+        room->seq++;
+        room->viewers--;
+        add_info_event(room);
+    }
+    member->room = NULL;
+}
+
+void room_update_member(struct room *room, struct member *member, unsigned changes, int64_t now_ms)
+{
+    member->changes |= changes;
+    if (member->listed && member->pending == NULL)
+        add_member_event(room, EVENT_UPDATED, member);
+}
+
+void room_move_member(struct room *room, struct member *member, struct gateway_ref *to)
+{
+    if (member->gateway == to)
+        return;
+    struct gateway_ref *from = member->gateway;
+    count_gateway(room, to);
+    uncount_gateway(room, from);
+    member->gateway = to;
+}
+
+void room_add_message(struct room *room, const Signalbox__V1__Message *message, int64_t now_ms)
+{
+    Signalbox__V1__RoomEvent event = SIGNALBOX__V1__ROOM_EVENT__INIT;
+    event.event_case = SIGNALBOX__V1__ROOM_EVENT__EVENT_MESSAGE;
+    event.message = (Signalbox__V1__Message *)message;
+    room->seq++;
+    add_packed_event(room, EVENT_MESSAGE, &event);
+}
+
+void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int64_t now_ms)
+{
+    struct pending_signal *pending = NULL;
+    list_for_each(pos, &room->signals)
+    {
+        struct pending_signal *candidate = container_of(pos, struct pending_signal, link);
+        if (strcmp(candidate->from, signal->from) == 0 && strcmp(candidate->key, signal->key) == 0) {
+            pending = candidate;
+            break;
+        }
+    }
+    if (pending != NULL) {
+        payload_unref(&pending->bytes);
+        metric_add(M_SIGNALS_COALESCED, 1);
+    } else {
+        if (room->signal_count == SIGNALS_PER_BATCH_MAX) {
+            drop_signal(room, list_first(&room->signals, struct pending_signal, link));
+            metric_add_at(M_UPDATES_DROPPED, 4, 1);
+        }
+        pending = mem_new(struct pending_signal);
+        snprintf(pending->from, sizeof pending->from, "%s", signal->from);
+        snprintf(pending->key, sizeof pending->key, "%s", signal->key);
+        list_append(&room->signals, &pending->link);
+        room->signal_count++;
+    }
+    pending->bytes = payload_pack(&signal->base);
+    shard_mark_dirty(room);
+}
+
+void room_info(const struct room *room, Signalbox__V1__RoomInfo *info)
+{
+    signalbox__v1__room_info__init(info);
+    info->name = room->name;
+    info->participants = room->listed;
+    info->viewers = room->viewers;
+    info->topology = SIGNALBOX__V1__TOPOLOGY__MESH;
+    info->created_at_ms = room->created_at_ms;
+}
+
+/* RoomEvent{joined}: the participant's packed bytes behind one more tag. */
+static void append_joined(struct buf *out, const struct member *member, struct buf *scratch)
+{
+    buf_reset(scratch);
+    frames_append(scratch, FIELD_ROOM_EVENT_JOINED, member->participant->data, member->participant->size);
+    frames_append(out, FIELD_ROOM_EVENTS_EVENTS, scratch->data, scratch->size);
+}
+
+static void append_updated(struct room *room, struct buf *out, const struct member *member)
+{
+    struct arena *arena = &room->shard->arena;
+    arena_reset(arena);
+    Signalbox__V1__Participant *participant = (Signalbox__V1__Participant *)protobuf_c_message_unpack(
+        &signalbox__v1__participant__descriptor, &arena->allocator, member->participant->size,
+        member->participant->data);
+    assert(participant != NULL);
+    Signalbox__V1__Profile profile = SIGNALBOX__V1__PROFILE__INIT;
+    profile.name = participant->name;
+    profile.metadata = participant->metadata;
+    profile.n_attributes = participant->n_attributes;
+    profile.attributes = (Signalbox__V1__Profile__AttributesEntry **)participant->attributes;
+    Signalbox__V1__TrackList tracks = SIGNALBOX__V1__TRACK_LIST__INIT;
+    tracks.n_tracks = participant->n_tracks;
+    tracks.tracks = participant->tracks;
+
+    Signalbox__V1__Profile__AttributesEntry *attributes =
+        arena_alloc(arena, (participant->n_attributes + 1) * sizeof *attributes);
+    Signalbox__V1__Profile__AttributesEntry **pointers =
+        arena_alloc(arena, (participant->n_attributes + 1) * sizeof *pointers);
+    assert(attributes != NULL && pointers != NULL);
+    for (size_t i = 0; i < participant->n_attributes; i++) {
+        signalbox__v1__profile__attributes_entry__init(&attributes[i]);
+        attributes[i].key = participant->attributes[i]->key;
+        attributes[i].value = participant->attributes[i]->value;
+        pointers[i] = &attributes[i];
+    }
+    profile.attributes = pointers;
+
+    Signalbox__V1__ParticipantUpdate update = SIGNALBOX__V1__PARTICIPANT_UPDATE__INIT;
+    update.sid = participant->sid;
+    update.version = participant->version;
+    update.profile = member->changes & CHANGED_PROFILE ? &profile : NULL;
+    update.tracks = member->changes & CHANGED_TRACKS ? &tracks : NULL;
+    update.permissions = member->changes & CHANGED_PERMISSIONS ? participant->permissions : NULL;
+    Signalbox__V1__RoomEvent event = SIGNALBOX__V1__ROOM_EVENT__INIT;
+    event.event_case = SIGNALBOX__V1__ROOM_EVENT__EVENT_UPDATED;
+    event.updated = &update;
+    frames_append_message(out, FIELD_ROOM_EVENTS_EVENTS, &event.base);
+}
+
+static void append_event(struct room *room, struct buf *out, const struct pending_event *event, struct buf *scratch)
+{
+    switch (event->type) {
+    case EVENT_JOINED:
+        append_joined(out, event->member, scratch);
+        break;
+    case EVENT_UPDATED:
+        append_updated(room, out, event->member);
+        break;
+    case EVENT_LEFT:
+    case EVENT_MESSAGE:
+        frames_append(out, FIELD_ROOM_EVENTS_EVENTS, event->bytes->data, event->bytes->size);
+        break;
+    case EVENT_INFO: {
+        Signalbox__V1__RoomInfo info;
+        Signalbox__V1__RoomEvent packed = SIGNALBOX__V1__ROOM_EVENT__INIT;
+        room_info(room, &info);
+        packed.event_case = SIGNALBOX__V1__ROOM_EVENT__EVENT_ROOM;
+        packed.room = &info;
+        frames_append_message(out, FIELD_ROOM_EVENTS_EVENTS, &packed.base);
+        break;
+    }
+    }
+}
+
+void room_broadcast(struct room *room, unsigned class, uint64_t first_seq, uint64_t last_seq,
+                    const struct payload *message, const char *exclude_sid)
+{
+    Signalbox__Cluster__V1__RoomBatch batch = SIGNALBOX__CLUSTER__V1__ROOM_BATCH__INIT;
+    Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&room->epoch);
+    batch.room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
+    batch.epoch = &epoch;
+    batch.first_seq = first_seq;
+    batch.last_seq = last_seq;
+    batch.class_ = class;
+    batch.message = (ProtobufCBinaryData){.len = message->size, .data = (uint8_t *)message->data};
+    batch.exclude_sid = (char *)exclude_sid;
+    item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_BATCH;
+    item.room_batch = &batch;
+    struct payload *packed = link_pack_item(&item);
+    for (uint32_t i = 0; i < room->gateway_count; i++)
+        room->shard->actions.to_gateway(room->shard->ctx, &room->gateways[i].gateway->address, packed);
+    metric_add(M_FANOUT_BATCHES, room->gateway_count);
+    payload_unref(&packed);
+}
+
+static void trim_ring(struct room *room, int64_t now_ms)
+{
+    const struct shard_limits *limits = &room->shard->options.limits;
+    while (!list_empty(&room->ring)) {
+        struct ring_entry *oldest = list_first(&room->ring, struct ring_entry, link);
+        if (room->ring_entries <= limits->ring_entries && room->ring_bytes <= limits->ring_bytes &&
+            now_ms - oldest->at_ms <= limits->ring_age_ms)
+            break;
+        drop_ring_entry(room, oldest);
+    }
+}
+
+static void remember(struct room *room, uint64_t first_seq, struct payload *message, int64_t now_ms)
+{
+    struct ring_entry *entry = mem_alloc(sizeof *entry);
+    *entry = (struct ring_entry){
+        .first_seq = first_seq, .last_seq = room->seq, .at_ms = now_ms, .message = payload_ref(message)};
+    list_append(&room->ring, &entry->link);
+    room->ring_entries++;
+    room->ring_bytes += message->size;
+    trim_ring(room, now_ms);
+}
+
+static void flush_events(struct room *room, int64_t now_ms)
+{
+    struct buf *body = &room->shard->buf;
+    struct buf scratch = {0};
+    Signalbox__V1__RoomEvents header = SIGNALBOX__V1__ROOM_EVENTS__INIT;
+    header.epoch = room->epoch_text;
+    header.first_seq = room->published_seq + 1;
+    header.last_seq = room->seq;
+    buf_reset(body);
+    body->size += signalbox__v1__room_events__pack(
+        &header, buf_reserve(body, signalbox__v1__room_events__get_packed_size(&header)));
+    list_for_each_safe(pos, &room->pending)
+    {
+        struct pending_event *event = container_of(pos, struct pending_event, link);
+        append_event(room, body, event, &scratch);
+        metric_add(M_ROOM_EVENTS, 1);
+        if (event->member != NULL)
+            event->member->changes = 0;
+        drop_event(room, event);
+    }
+    struct payload *message = frames_wrap(FIELD_SERVER_ROOM_EVENTS, body);
+    room_broadcast(room, 3, header.first_seq, header.last_seq, message, "");
+    remember(room, header.first_seq, message, now_ms);
+    room->published_seq = room->seq;
+    payload_unref(&message);
+    buf_done(&scratch);
+}
+
+static void flush_signals(struct room *room)
+{
+    struct buf *body = &room->shard->buf;
+    char only_sender[SID_TEXT_SIZE + 1];
+    bool several = false;
+    snprintf(only_sender, sizeof only_sender, "%s", list_first(&room->signals, struct pending_signal, link)->from);
+    buf_reset(body);
+    list_for_each_safe(pos, &room->signals)
+    {
+        struct pending_signal *signal = container_of(pos, struct pending_signal, link);
+        several |= strcmp(signal->from, only_sender) != 0;
+        frames_append(body, FIELD_SIGNALS_SIGNALS, signal->bytes->data, signal->bytes->size);
+        drop_signal(room, signal);
+    }
+    struct payload *message = frames_wrap(FIELD_SERVER_SIGNALS, body);
+    room_broadcast(room, 4, 0, 0, message, several ? "" : only_sender);
+    payload_unref(&message);
+}
+
+int64_t room_flush(struct room *room, bool force, int64_t now_ms)
+{
+    if (!force && now_ms < room->next_flush_ms)
+        return room->next_flush_ms;
+    if (room->seq != room->published_seq)
+        flush_events(room, now_ms);
+    if (!list_empty(&room->signals))
+        flush_signals(room);
+    room->next_flush_ms = now_ms + room->shard->options.limits.batch_ms;
+    list_remove(&room->dirty_link);
+    return -1;
+}
+
+bool room_can_replay(const struct room *room, const struct epoch *epoch, uint64_t seq)
+{
+    if (!epoch_equal(epoch, &room->epoch) || seq > room->seq)
+        return false;
+    if (seq >= room->published_seq)
+        return true;
+    return !list_empty(&room->ring) && list_first(&room->ring, struct ring_entry, link)->first_seq <= seq + 1;
+}

@@ -1,0 +1,129 @@
+/* A room: who is in it, the order of what happened, and what of that is still to be published.
+ *
+ * Every change takes the next seq and marks what it changed; room_flush() turns the marks into one batch of events, so
+ * that what cancels out or is overtaken within a tick is never sent. Batches are kept in a ring for replay.
+ *
+ * Internal to shard/. Free of I/O; threading: loop thread.
+ */
+#ifndef SBX_SHARD_ROOM_H
+#define SBX_SHARD_ROOM_H
+
+#include "common/epoch.h"
+#include "common/ids.h"
+#include "common/list.h"
+#include "common/payload.h"
+#include "common/timer.h"
+#include "shard/shard.h"
+#include <uthash.h>
+
+/* A gateway that has members here. */
+struct gateway_ref {
+    struct node_address address;
+    uint32_t members; /* over all rooms; freed at 0 */
+    UT_hash_handle hh; /* by incarnation */
+};
+
+struct room_gateway {
+    struct gateway_ref *gateway;
+    uint32_t members; /* of this room */
+};
+
+enum member_change { CHANGED_PROFILE = 1, CHANGED_TRACKS = 2, CHANGED_PERMISSIONS = 4 };
+
+struct member {
+    struct sid sid;
+    char sid_text[SID_TEXT_SIZE + 1];
+    uint8_t identity_key[16]; /* of (room, identity) */
+    struct room *room;
+    struct list link; /* room->members, in order of joining */
+    struct gateway_ref *gateway;
+    struct pending_event *pending; /* JOINED or UPDATED that is not yet published */
+    struct payload *participant;   /* packed signalbox.v1.Participant */
+    char *identity;
+
+    uint64_t connection; /* at the gateway */
+    uint64_t bind_generation;
+    uint64_t confirmed_generation; /* resume tokens below it are superseded */
+    uint64_t version;              /* of the gateway's wanted state, as applied */
+    uint64_t participant_version;
+    uint64_t room_send_seq; /* of its reliable messages to the room */
+    struct epoch join_epoch;
+    uint64_t join_seq;
+    int64_t joined_at_ms;
+    uint32_t resume_window_ms;
+    uint8_t changes; /* enum member_change, since the last publication */
+    bool detached;
+    bool listed; /* neither hidden nor a viewer */
+    bool viewer;
+    struct timer window; /* runs while detached */
+    struct shard *shard;
+
+    UT_hash_handle hh_sid, hh_identity;
+};
+
+struct room {
+    struct room_key key;
+    char *project, *name;
+    struct shard *shard;
+    struct epoch epoch;
+    char epoch_text[EPOCH_TEXT_MAX + 1];
+    uint64_t seq;           /* of the last change */
+    uint64_t published_seq; /* of the last batch */
+    uint64_t digest;        /* over the listed, docs/PROTOCOL.md */
+    struct list members;
+    uint32_t listed, viewers, total;
+    struct room_gateway *gateways;
+    uint32_t gateway_count;
+    bool settling;
+    int64_t created_at_ms; /* wall clock */
+
+    struct list pending; /* struct pending_event */
+    struct pending_event *pending_info;
+    struct list signals; /* struct pending_signal */
+    uint32_t signal_count;
+    struct list dirty_link;
+    int64_t next_flush_ms;
+
+    struct list ring; /* struct ring_entry, oldest first */
+    uint32_t ring_entries, ring_bytes;
+
+    struct list snapshots; /* struct snapshot */
+    struct timer settle_timer;
+
+    UT_hash_handle hh; /* by key */
+};
+
+struct ring_entry {
+    struct list link;
+    uint64_t first_seq, last_seq;
+    int64_t at_ms;
+    struct payload *message; /* packed ServerMessage */
+};
+
+struct room *room_new(struct shard *shard, const struct room_key *key, const char *project, const char *name,
+                      const struct epoch *epoch, int64_t wall_ms);
+/* Expects no members. */
+void room_free(struct room **room);
+
+/* The member is in the tables already and has its participant; publishes its join. */
+void room_add_member(struct room *room, struct member *member, int64_t now_ms);
+/* Unlinks, publishes the departure. The caller frees the member. */
+void room_remove_member(struct room *room, struct member *member, Signalbox__V1__LeaveReason reason, int64_t now_ms);
+void room_update_member(struct room *room, struct member *member, unsigned changes, int64_t now_ms);
+void room_move_member(struct room *room, struct member *member, struct gateway_ref *to);
+void room_add_message(struct room *room, const Signalbox__V1__Message *message, int64_t now_ms);
+/* Replaces an earlier waiting signal of the same sender and key. */
+void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int64_t now_ms);
+/* Publishes what is pending, if it is due or `force` is set; returns the time when it will be due, or -1. */
+int64_t room_flush(struct room *room, bool force, int64_t now_ms);
+/* Everything after `seq` is in the ring (or nothing is missing). */
+bool room_can_replay(const struct room *room, const struct epoch *epoch, uint64_t seq);
+/* The room's counts and options. Strings are borrowed from the room. */
+void room_info(const struct room *room, Signalbox__V1__RoomInfo *info);
+/* Sends a packed ServerMessage to all gateways with members here. */
+void room_broadcast(struct room *room, unsigned class, uint64_t first_seq, uint64_t last_seq,
+                    const struct payload *message, const char *exclude_sid);
+/* This participant's part of the roster digest. */
+uint64_t member_digest(const struct member *member);
+
+#endif

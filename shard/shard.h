@@ -1,0 +1,70 @@
+/* The shard's decisions: rooms, their members, and what becomes of every command that gateways send.
+ *
+ * Free of I/O: bus items, views and time come in as calls, items for gateways go out through shard_actions. The same code
+ * runs on the bus and in the simulator.
+ *
+ * Threading: loop thread.
+ */
+#ifndef SBX_SHARD_SHARD_H
+#define SBX_SHARD_SHARD_H
+
+#include "common/link.h"
+#include "common/score.h"
+#include "common/timer.h"
+#include "common/view.h"
+#include "proto/cluster.pb-c.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct shard;
+
+enum duplicate_policy { DUPLICATE_REPLACE, DUPLICATE_REFUSE };
+
+struct shard_limits {
+    uint32_t rooms;
+    uint32_t participants;      /* over all rooms */
+    uint32_t room_participants; /* in one room */
+    uint32_t ring_entries, ring_bytes, ring_age_ms; /* of one room, for replay */
+    uint32_t batch_ms;          /* a busy room publishes at most so often */
+    uint32_t snapshot_page_bytes;
+    uint32_t snapshot_ttl_ms;   /* a snapshot whose pages are not asked for */
+    uint32_t departure_ms;      /* departures are remembered for so long beyond the resume window */
+};
+
+extern const struct shard_limits shard_default_limits;
+
+struct shard_options {
+    struct node_address self;
+    struct score_seed seed;
+    enum duplicate_policy duplicate;
+    struct shard_limits limits;
+};
+
+struct shard_actions {
+    /* Takes a reference of its own. */
+    void (*to_gateway)(void *ctx, const struct node_address *gateway, struct payload *item);
+    /* shard_flush() is wanted at the end of this turn. */
+    void (*flush_soon)(void *ctx);
+    int64_t (*wall_ms)(void *ctx);
+};
+
+struct shard *shard_new(const struct shard_options *options, struct timer_wheel *wheel,
+                        const struct shard_actions *actions, void *ctx);
+void shard_free(struct shard **shard);
+
+void shard_item(struct shard *shard, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
+                int64_t now_ms);
+void shard_view(struct shard *shard, struct view *view, int64_t now_ms);
+/* Publishes what the rooms have gathered. */
+void shard_flush(struct shard *shard, int64_t now_ms);
+/* Fills `reply` (its memory comes from `arena`) for the requests about rooms; false if it is not one of those. */
+bool shard_admin(struct shard *shard, const Signalbox__Cluster__V1__AdminRequest *request, struct arena *arena,
+                 Signalbox__Cluster__V1__AdminReply *reply, int64_t now_ms);
+
+struct shard_stats {
+    size_t rooms, settling_rooms, participants, detached, gateways, pending_events;
+};
+struct shard_stats shard_stats(const struct shard *shard);
+
+#endif
