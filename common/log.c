@@ -3,6 +3,7 @@
 #include "common/buf.h"
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "common/utf8.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,35 +65,16 @@ bool log_site_take(struct log_site *site, int64_t now_ms, uint32_t *ret_suppress
     return taken;
 }
 
-/* Bytes of the well-formed UTF-8 sequence at `text` (Unicode 15, table 3-7), 0 if there is none. */
-static size_t utf8_sequence(const uint8_t *text, size_t size)
+/* Bytes of the UTF-8 character at `text`, 0 if there is none. */
+static size_t utf8_length(const uint8_t *text, size_t size)
 {
-    uint8_t first = text[0], low = 0x80, high = 0xbf;
-    size_t length;
-    if (first < 0x80)
-        return 1;
-    if (first >= 0xc2 && first <= 0xdf)
-        length = 2;
-    else if (first >= 0xe0 && first <= 0xef)
-        length = 3;
-    else if (first >= 0xf0 && first <= 0xf4)
-        length = 4;
-    else
-        return 0;
-    if (first == 0xe0)
-        low = 0xa0;
-    else if (first == 0xed)
-        high = 0x9f;
-    else if (first == 0xf0)
-        low = 0x90;
-    else if (first == 0xf4)
-        high = 0x8f;
-    if (size < length || text[1] < low || text[1] > high)
-        return 0;
-    for (size_t i = 2; i < length; i++)
-        if ((text[i] & 0xc0) != 0x80)
-            return 0;
-    return length;
+    uint8_t state = UTF8_ACCEPT;
+    for (size_t i = 0; i < size && state != UTF8_REJECT; i++) {
+        state = utf8_check(state, text + i, 1);
+        if (state == UTF8_ACCEPT)
+            return i + 1;
+    }
+    return 0;
 }
 
 static void append_char_escaped(struct buf *out, uint8_t c)
@@ -132,7 +114,7 @@ static void append_quoted(struct buf *out, const char *str, size_t size)
     }
     buf_append_char(out, '"');
     for (size_t i = 0; i < size;) {
-        size_t length = utf8_sequence(text + i, size - i);
+        size_t length = utf8_length(text + i, size - i);
         if (length == 1)
             append_char_escaped(out, text[i]);
         else if (length == 2 && text[i] == 0xc2 && text[i + 1] < 0xa0)
