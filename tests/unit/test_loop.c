@@ -4,10 +4,12 @@
 #include "common/mem.h"
 #include "common/metrics.h"
 #include <check.h>
+#include <h2o.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -287,11 +289,39 @@ START_TEST(time_stands_still_within_a_turn_and_only_there)
 }
 END_TEST
 
+static h2o_socket_t *sock;
+
+static void on_written(h2o_socket_t *written, const char *err)
+{
+    ck_assert_ptr_null(err);
+    loop_stop(loop);
+}
+
+static void write_something(struct loop_task *task)
+{
+    h2o_iovec_t bytes = h2o_iovec_init(H2O_STRLIT("x"));
+    h2o_socket_write(sock, &bytes, 1, on_written);
+}
+
+/* H2O alone would wait for other I/O before it looked at the completion, here for ever. */
+START_TEST(a_write_from_a_task_completes_without_other_io)
+{
+    int fds[2];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    sock = h2o_evloop_socket_create(loop_h2o(loop), fds[0], 0);
+    loop_task_init(&task_a, write_something);
+    loop_defer(loop, &task_a);
+    loop_run(loop);
+    h2o_socket_close(sock);
+    close(fds[1]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("loop");
     TCase *tcase = tcase_create("loop");
-    tcase_set_timeout(tcase, 30);
+    tcase_set_timeout(tcase, 10);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, timers_run_when_due);
     tcase_add_test(tcase, tasks_run_once_and_in_the_same_turn);
@@ -303,6 +333,7 @@ int main(void)
     tcase_add_test(tcase, a_stop_before_run_is_kept);
     tcase_add_test(tcase, signals_become_callbacks);
     tcase_add_test(tcase, survives_interrupted_waits);
+    tcase_add_test(tcase, a_write_from_a_task_completes_without_other_io);
     tcase_add_test(tcase, time_stands_still_within_a_turn_and_only_there);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
