@@ -1,4 +1,5 @@
 #include "common/ids.h"
+#include "common/utf8.h"
 #include <assert.h>
 #include <sodium.h>
 #include <string.h>
@@ -174,36 +175,5 @@ uint64_t table_hash(const void *data, size_t size)
 
 bool utf8_valid(const void *data, size_t size)
 {
-    const uint8_t *p = data;
-    const uint8_t *end = p + size;
-
-    while (p < end) {
-        uint8_t lead = *p++;
-        /* Range of the second byte: it is what excludes overlong forms, surrogates and what lies above U+10FFFF. */
-        uint8_t low = 0x80, high = 0xbf;
-        ptrdiff_t more;
-
-        if (lead < 0x80)
-            continue;
-        if (lead >= 0xc2 && lead <= 0xdf) {
-            more = 1;
-        } else if (lead >= 0xe0 && lead <= 0xef) {
-            more = 2;
-            low = lead == 0xe0 ? 0xa0 : 0x80;
-            high = lead == 0xed ? 0x9f : 0xbf;
-        } else if (lead >= 0xf0 && lead <= 0xf4) {
-            more = 3;
-            low = lead == 0xf0 ? 0x90 : 0x80;
-            high = lead == 0xf4 ? 0x8f : 0xbf;
-        } else {
-            return false;
-        }
-        if (end - p < more || *p < low || *p > high)
-            return false;
-        for (p++; --more > 0; p++) {
-            if (*p < 0x80 || *p > 0xbf)
-                return false;
-        }
-    }
-    return true;
+    return utf8_check(UTF8_ACCEPT, data, size) == UTF8_ACCEPT;
 }

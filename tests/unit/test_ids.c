@@ -208,14 +208,16 @@ START_TEST(utf8_agrees_with_the_definition)
     /* Each lead byte, with continuation bytes on both sides of every border, at every length. */
     static const uint8_t borders[] = {0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xff};
     enum { N = sizeof(borders) };
+    int differences = 0;
 
     for (unsigned lead = 0; lead < 256; lead++) {
         for (unsigned rest = 0; rest < N * N * N; rest++) {
             uint8_t bytes[4] = {(uint8_t)lead, borders[rest % N], borders[rest / N % N], borders[rest / N / N]};
             for (size_t size = 0; size <= 4; size++)
-                ck_assert(utf8_valid(bytes, size) == model_utf8_valid(bytes, size));
+                differences += utf8_valid(bytes, size) != model_utf8_valid(bytes, size);
         }
     }
+    ck_assert_int_eq(differences, 0);
 }
 END_TEST
 
