@@ -42,7 +42,7 @@ static void append_place(struct buf *problems, struct place place, const char *n
         buf_printf(problems, "%s: ", name);
 }
 
-static void append_format(struct buf *out, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void append_format(struct buf *out, const char *format, va_list args)
 {
     char text[512];
 
