@@ -7,8 +7,8 @@
  * Liveness: the bus thread publishes to its own inbox every 200 ms; 1 s without hearing itself is a dead connection,
  * however open its socket looks. While the bus is down, publishes are refused and the senders keep what they must.
  *
- * Bounds: outgoing bytes are capped; past the cap the bus counts as lost. Incoming messages wait for the loop in a queue
- * that is capped in messages and bytes; past it the newest are dropped and counted (links notice and resync).
+ * Bounds: outgoing bytes are capped; past the cap the bus counts as lost. Incoming messages wait for the loop in a
+ * queue that is capped in messages and bytes; past it the newest are dropped and counted (links notice and resync).
  *
  * Threading: all functions on the loop's thread; handlers run on the loop's thread.
  */
@@ -29,7 +29,8 @@ enum bus_state {
     BUS_CONNECTING, /* never connected yet */
     BUS_UP,
     BUS_LOST,    /* was up; reconnecting */
-    BUS_REFUSED, /* authentication or permissions: fatal, a human must act; `detail` says which */
+    BUS_REFUSED, /* authentication, permissions or unusable options: a human must act; `detail` says on what. Fatal at
+                    start-up; afterwards the bus keeps trying, slowly, in case it is the server that gets repaired */
 };
 
 /* Why a message of the bus was dropped: the label of M_BUS_DROPPED. */
@@ -40,6 +41,7 @@ enum bus_drop {
     BUS_DROP_STALE_SENDER,
     BUS_DROP_SCHEMA,
     BUS_DROP_HELD_FULL,
+    BUS_DROP_TOO_LARGE,
 };
 
 struct bus_options {
@@ -49,13 +51,14 @@ struct bus_options {
     const char *nkey_seed_file;  /* or NULL */
     const char *tls_ca_file;     /* or NULL */
     const char *tls_cert_file, *tls_key_file;
-    const char *name;                  /* connection name shown by the server's monitoring */
-    const char *const *subscriptions;  /* static; up to BUS_SUBSCRIPTIONS_MAX; wildcards allowed */
+    const char *name;                 /* connection name shown by the server's monitoring */
+    const char *const *subscriptions; /* static; up to BUS_SUBSCRIPTIONS_MAX; wildcards allowed */
     size_t subscription_count;
-    const char *echo_subject;        /* own inbox for the liveness echo and for no-responder replies; must be covered by
-                                        this process's publish and subscribe permissions */
-    size_t outgoing_limit_bytes;     /* default 64 MiB when 0 */
-    size_t incoming_limit_bytes;     /* default 64 MiB when 0 */
+    /* may be covered by one of the subscriptions, not by two */
+    const char *echo_subject;    /* own inbox for the liveness echo and for no-responder replies; must be covered by
+                                    this process's publish and subscribe permissions */
+    size_t outgoing_limit_bytes; /* default 64 MiB when 0 */
+    size_t incoming_limit_bytes; /* default 64 MiB when 0 */
 };
 
 struct bus_handlers {
@@ -63,7 +66,8 @@ struct bus_handlers {
     void (*message)(void *ctx, const char *subject, const uint8_t *data, size_t size);
     /* Nobody subscribes to `subject` (NATS 503), for a message sent with BUS_WANT_UNREACHABLE. */
     void (*unreachable)(void *ctx, const char *subject);
-    /* `server_id` while up: which NATS server this process hangs on. `detail` is for the log. */
+    /* `server_id` while up: which NATS server this process hangs on, else "". `detail` is for the log. Not held back by
+     * the gate, so that messages heard before a loss may still come after it. */
     void (*state)(void *ctx, enum bus_state state, const char *server_id, const char *detail);
     /* Before a batch of messages is delivered: return false to leave them queued (a process that must fence itself
      * drains nothing while stale) and call bus_resume() later. May be NULL. */
@@ -77,9 +81,11 @@ enum bus_publish_flags {
 /* Starts the threads and returns at once; the first state arrives through the handler. */
 struct bus *bus_open(struct loop *loop, const struct bus_options *options, const struct bus_handlers *handlers,
                      void *ctx);
-/* Flushes what is queued for at most 500 ms, then closes. */
+/* Waits at most 500 ms for the server to have taken what is queued (and NATS_CONNECT_TIMEOUT_MS for a connect under
+ * way), then closes. Messages not yet delivered are dropped. Not from inside a handler. */
 void bus_close(struct bus **bus);
-/* Takes a reference of its own to `payload`. 0, or -1 when the bus is down (nothing is queued for later). */
+/* Takes a reference of its own to `payload`. 0, or -1 when the bus is down (nothing is queued for later) or the payload
+ * is larger than the server allows. */
 int bus_publish(struct bus *bus, const char *subject, struct payload *payload, int flags);
 bool bus_is_up(const struct bus *bus);
 /* Delivery goes on after a gate said no. */

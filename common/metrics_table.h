@@ -26,9 +26,10 @@ METRIC(M_BUS_RECEIVED, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_messages_receiv
 METRIC(M_BUS_RECEIVED_BYTES, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_received_bytes_total", NULL, NULL,
        "Bytes received from the bus")
 METRIC(M_BUS_DROPPED, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_messages_dropped_total", "reason",
-       "down,incoming_full,malformed,stale_sender,schema,held_full",
+       "down,incoming_full,malformed,stale_sender,schema,held_full,too_large",
        "Bus messages refused: not connected, loop too far behind, undecodable, from a process that is not in the view, "
-       "of a schema version this build cannot read, or too many that wait for a newer view")
+       "of a schema version this build cannot read, too many that wait for a newer view, or larger than the server's "
+       "max_payload")
 METRIC(M_BUS_UNREACHABLE, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_unreachable_total", NULL, NULL,
        "Messages to a process that no longer subscribes")
 METRIC(M_BUS_ECHO, TIER_BOTH, METRIC_HISTOGRAM, "signalbox_bus_echo_seconds", NULL, NULL,
