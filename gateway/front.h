@@ -40,8 +40,8 @@ struct front_options {
     int64_t handshakes_per_address_per_s; /* IPv6 by /64; 0 = unlimited */
     int64_t connections_per_address;
     uint32_t message_bytes;
-    uint32_t queue_bytes;       /* what may wait for one connection */
-    uint32_t ping_interval_ms;  /* of the server's WebSocket pings */
+    uint32_t queue_bytes;      /* what may wait for one connection */
+    uint32_t ping_interval_ms; /* of the server's WebSocket pings */
     uint32_t ping_timeout_ms;
     bool demo;
     const struct front_demo_key *demo_keys;

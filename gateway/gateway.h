@@ -1,4 +1,5 @@
-/* The gateway's decisions: clients, their sessions, and the rooms that they are in. Knows connections and no room logic.
+/* The gateway's decisions: clients, their sessions, and the rooms that they are in. Knows connections and no room
+ * logic.
  *
  * Free of I/O: client messages, bus items, views and time come in as calls; frames for clients and items for shards go
  * out through gateway_actions. The same code runs behind real sockets and in the simulator.
@@ -95,8 +96,8 @@ struct gateway *gateway_new(const struct gateway_options *options, struct jwt_ke
                             const struct gateway_actions *actions, void *ctx);
 void gateway_free(struct gateway **gateway);
 /* After SIGHUP: new keys and limits apply from now on. */
-void gateway_reconfigure(struct gateway *gateway, const struct gateway_options *options,
-                         struct jwt_keyring *keyring, const struct token_keys *token_keys);
+void gateway_reconfigure(struct gateway *gateway, const struct gateway_options *options, struct jwt_keyring *keyring,
+                         const struct token_keys *token_keys);
 
 /* What is wrong with a token, for the HTTP answer before the upgrade and for the close after it. */
 struct refusal {
@@ -116,8 +117,8 @@ bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal);
 /* A WebSocket connection is open. `claims` (may be NULL) came with the upgrade request and is taken over. */
 struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
                                    int64_t now_ms);
-void gateway_client_message(struct gateway *gateway, struct client *client,
-                            const Signalbox__V1__ClientMessage *message, int64_t now_ms);
+void gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
+                            int64_t now_ms);
 /* A message that could not be decoded: answered with a result, closed when it happens again and again. */
 void gateway_client_malformed(struct gateway *gateway, struct client *client, const char *error, int64_t now_ms);
 /* The connection is gone; `clean` = the client closed it with code 1000, which means that it leaves. */
@@ -127,8 +128,8 @@ bool gateway_leave_by_token(struct gateway *gateway, const char *token, size_t s
 
 void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms);
 void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms);
-void gateway_item(struct gateway *gateway, const struct node_address *from,
-                  const Signalbox__Cluster__V1__Item *item, int64_t now_ms);
+void gateway_item(struct gateway *gateway, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
+                  int64_t now_ms);
 void gateway_gap(struct gateway *gateway, const struct node_address *from, int64_t now_ms);
 /* Tells clients to resume elsewhere, paced over `spread_ms`, and takes no new ones. */
 void gateway_drain(struct gateway *gateway, uint32_t spread_ms, int64_t now_ms);

@@ -25,12 +25,12 @@ struct shard {
     struct view *view; /* newest; NULL before the first */
     uint64_t epoch_counter;
 
-    struct room *rooms;                  /* by key */
-    struct member *members_by_sid;       /* hh_sid */
-    struct member *members_by_identity;  /* hh_identity */
-    struct gateway_ref *gateways;        /* by incarnation */
+    struct room *rooms;                 /* by key */
+    struct member *members_by_sid;      /* hh_sid */
+    struct member *members_by_identity; /* hh_identity */
+    struct gateway_ref *gateways;       /* by incarnation */
     struct departure *departures;
-    struct list dirty_rooms;             /* room->dirty_link */
+    struct list dirty_rooms; /* room->dirty_link */
     struct timer flush_timer;
     uint64_t snapshot_counter;
     uint32_t settling_rooms, detached;
@@ -52,9 +52,12 @@ void session_state(struct shard *shard, const struct node_address *from,
 /* Ends a member for everybody: tells its gateway (unless `told`), publishes the departure, remembers it. */
 void session_end(struct shard *shard, struct member *member, Signalbox__V1__LeaveReason reason, bool tell_gateway,
                  int64_t now_ms);
+/* Forgets a room and its members without a word to anybody: its new owner learns of them from the gateways. */
+void session_drop_room(struct shard *shard, struct room *room);
 struct member *session_find(struct shard *shard, const char *sid_text);
 struct room *shard_find_room(struct shard *shard, const struct room_key *key);
 void shard_drop_room_if_idle(struct shard *shard, struct room *room);
+void shard_drop_room(struct shard *shard, struct room *room);
 bool shard_parse_key(const ProtobufCBinaryData *data, struct room_key *ret_key);
 
 /* snapshot.c: rosters in pages, pinned to one position. */

@@ -85,9 +85,12 @@ void room_free(struct room **room_ptr)
         return;
     assert(list_empty(&room->members));
     snapshot_drop_all(room);
-    list_for_each_safe(pos, &room->pending) drop_event(room, container_of(pos, struct pending_event, link));
-    list_for_each_safe(pos, &room->signals) drop_signal(room, container_of(pos, struct pending_signal, link));
-    list_for_each_safe(pos, &room->ring) drop_ring_entry(room, container_of(pos, struct ring_entry, link));
+    list_for_each_safe(pos, &room->pending)
+        drop_event(room, container_of(pos, struct pending_event, link));
+    list_for_each_safe(pos, &room->signals)
+        drop_signal(room, container_of(pos, struct pending_signal, link));
+    list_for_each_safe(pos, &room->ring)
+        drop_ring_entry(room, container_of(pos, struct ring_entry, link));
     list_remove(&room->dirty_link);
     free(room->gateways);
     free(room->project);
@@ -248,8 +251,7 @@ void room_add_message(struct room *room, const Signalbox__V1__Message *message, 
 void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int64_t now_ms)
 {
     struct pending_signal *pending = NULL;
-    list_for_each(pos, &room->signals)
-    {
+    list_for_each(pos, &room->signals) {
         struct pending_signal *candidate = container_of(pos, struct pending_signal, link);
         if (strcmp(candidate->from, signal->from) == 0 && strcmp(candidate->key, signal->key) == 0) {
             pending = candidate;
@@ -415,8 +417,7 @@ static void flush_events(struct room *room, int64_t now_ms)
     buf_reset(body);
     body->size += signalbox__v1__room_events__pack(
         &header, buf_reserve(body, signalbox__v1__room_events__get_packed_size(&header)));
-    list_for_each_safe(pos, &room->pending)
-    {
+    list_for_each_safe(pos, &room->pending) {
         struct pending_event *event = container_of(pos, struct pending_event, link);
         append_event(room, body, event, &scratch);
         metric_add(M_ROOM_EVENTS, 1);
@@ -439,8 +440,7 @@ static void flush_signals(struct room *room)
     bool several = false;
     snprintf(only_sender, sizeof only_sender, "%s", list_first(&room->signals, struct pending_signal, link)->from);
     buf_reset(body);
-    list_for_each_safe(pos, &room->signals)
-    {
+    list_for_each_safe(pos, &room->signals) {
         struct pending_signal *signal = container_of(pos, struct pending_signal, link);
         several |= strcmp(signal->from, only_sender) != 0;
         frames_append(body, FIELD_SIGNALS_SIGNALS, signal->bytes->data, signal->bytes->size);

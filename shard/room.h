@@ -19,7 +19,7 @@
 /* A gateway that has members here. */
 struct gateway_ref {
     struct node_address address;
-    uint32_t members; /* over all rooms; freed at 0 */
+    uint32_t members;  /* over all rooms; freed at 0 */
     UT_hash_handle hh; /* by incarnation */
 };
 

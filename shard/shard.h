@@ -1,13 +1,14 @@
 /* The shard's decisions: rooms, their members, and what becomes of every command that gateways send.
  *
- * Free of I/O: bus items, views and time come in as calls, items for gateways go out through shard_actions. The same code
- * runs on the bus and in the simulator.
+ * Free of I/O: bus items, views and time come in as calls, items for gateways go out through shard_actions. The same
+ * code runs on the bus and in the simulator.
  *
  * Threading: loop thread.
  */
 #ifndef SBX_SHARD_SHARD_H
 #define SBX_SHARD_SHARD_H
 
+#include "common/arena.h"
 #include "common/link.h"
 #include "common/score.h"
 #include "common/timer.h"
@@ -23,13 +24,13 @@ enum duplicate_policy { DUPLICATE_REPLACE, DUPLICATE_REFUSE };
 
 struct shard_limits {
     uint32_t rooms;
-    uint32_t participants;      /* over all rooms */
-    uint32_t room_participants; /* in one room */
+    uint32_t participants;                          /* over all rooms */
+    uint32_t room_participants;                     /* in one room */
     uint32_t ring_entries, ring_bytes, ring_age_ms; /* of one room, for replay */
-    uint32_t batch_ms;          /* a busy room publishes at most so often */
+    uint32_t batch_ms;                              /* a busy room publishes at most so often */
     uint32_t snapshot_page_bytes;
-    uint32_t snapshot_ttl_ms;   /* a snapshot whose pages are not asked for */
-    uint32_t departure_ms;      /* departures are remembered for so long beyond the resume window */
+    uint32_t snapshot_ttl_ms; /* a snapshot whose pages are not asked for */
+    uint32_t departure_ms;    /* departures are remembered for so long beyond the resume window */
 };
 
 extern const struct shard_limits shard_default_limits;

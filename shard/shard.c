@@ -1,0 +1,291 @@
+#include "shard/shard.h"
+
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "shard/internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+typedef Signalbox__Cluster__V1__Item Item;
+
+enum relay_refusal { RELAY_STALE_SENDER, RELAY_NO_RECEIVER, RELAY_RECEIVER_DETACHED };
+
+const struct shard_limits shard_default_limits = {
+    .rooms = 100000,
+    .participants = 200000,
+    .room_participants = 10000,
+    .ring_entries = 256,
+    .ring_bytes = 256 * 1024,
+    .ring_age_ms = 60 * 1000,
+    .batch_ms = 5,
+    .snapshot_page_bytes = 40 * 1024,
+    .snapshot_ttl_ms = 30 * 1000,
+    .departure_ms = 60 * 1000,
+};
+
+static void on_flush_timer(struct timer *timer, int64_t now_ms)
+{
+    struct shard *shard = container_of(timer, struct shard, flush_timer);
+    shard->actions.flush_soon(shard->ctx);
+}
+
+struct shard *shard_new(const struct shard_options *options, struct timer_wheel *wheel,
+                        const struct shard_actions *actions, void *ctx)
+{
+    struct shard *shard = mem_new(struct shard);
+    shard->options = *options;
+    shard->wheel = wheel;
+    shard->actions = *actions;
+    shard->ctx = ctx;
+    list_init(&shard->dirty_rooms);
+    timer_init(&shard->flush_timer, on_flush_timer);
+    arena_init(&shard->arena, SHARD_ARENA_MAX);
+    return shard;
+}
+
+void shard_drop_room(struct shard *shard, struct room *room)
+{
+    timer_cancel(shard->wheel, &room->settle_timer);
+    if (room->settling)
+        shard->settling_rooms--;
+    HASH_DEL(shard->rooms, room);
+    room_free(&room);
+}
+
+void shard_free(struct shard **shard_ptr)
+{
+    struct shard *shard = *shard_ptr;
+    if (shard == NULL)
+        return;
+    struct room *room, *next_room;
+    HASH_ITER(hh, shard->rooms, room, next_room)
+        session_drop_room(shard, room);
+    struct departure *departure, *next_departure;
+    HASH_ITER(hh, shard->departures, departure, next_departure) {
+        timer_cancel(shard->wheel, &departure->expiry);
+        HASH_DEL(shard->departures, departure);
+        free(departure);
+    }
+    timer_cancel(shard->wheel, &shard->flush_timer);
+    view_unref(&shard->view);
+    arena_done(&shard->arena);
+    buf_done(&shard->buf);
+    free(shard);
+    *shard_ptr = NULL;
+}
+
+void shard_send(struct shard *shard, const struct node_address *to, Item *item)
+{
+    struct payload *packed = link_pack_item(item);
+    shard->actions.to_gateway(shard->ctx, to, packed);
+    payload_unref(&packed);
+}
+
+void shard_mark_dirty(struct room *room)
+{
+    if (list_linked(&room->dirty_link))
+        return;
+    list_append(&room->shard->dirty_rooms, &room->dirty_link);
+    room->shard->actions.flush_soon(room->shard->ctx);
+}
+
+bool shard_parse_key(const ProtobufCBinaryData *data, struct room_key *ret_key)
+{
+    if (data->len != sizeof ret_key->bytes) {
+        metric_add(M_ITEMS_INVALID, 1);
+        return false;
+    }
+    memcpy(ret_key->bytes, data->data, sizeof ret_key->bytes);
+    return true;
+}
+
+struct room *shard_find_room(struct shard *shard, const struct room_key *key)
+{
+    struct room *room;
+    HASH_FIND(hh, shard->rooms, key, sizeof *key, room);
+    return room;
+}
+
+void shard_drop_room_if_idle(struct shard *shard, struct room *room)
+{
+    if (list_empty(&room->members) && !room->settling)
+        shard_drop_room(shard, room);
+}
+
+void shard_flush(struct shard *shard, int64_t now_ms)
+{
+    int64_t next_ms = -1;
+    list_for_each_safe(pos, &shard->dirty_rooms) {
+        int64_t due_ms = room_flush(container_of(pos, struct room, dirty_link), false, now_ms);
+        if (due_ms >= 0 && (next_ms < 0 || due_ms < next_ms))
+            next_ms = due_ms;
+    }
+    if (next_ms >= 0)
+        timer_set(shard->wheel, &shard->flush_timer, next_ms);
+}
+
+/* --- directed messages and the rest ------------------------------------------------------------------------------ */
+
+static struct member *bound_sender(struct shard *shard, const struct node_address *from, const char *sid)
+{
+    struct member *member = session_find(shard, sid);
+    return member != NULL && member->gateway->address.incarnation == from->incarnation ? member : NULL;
+}
+
+static void relay_failed(struct shard *shard, const struct node_address *to, const Signalbox__Cluster__V1__Relay *relay,
+                         Signalbox__V1__LeaveReason reason)
+{
+    Signalbox__Cluster__V1__RelayFailed failed = SIGNALBOX__CLUSTER__V1__RELAY_FAILED__INIT;
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    failed.room_key = relay->room_key;
+    failed.from = relay->from;
+    failed.to = relay->to;
+    failed.reason = reason;
+    failed.code = SIGNALBOX__V1__CODE__UNDELIVERABLE;
+    item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_RELAY_FAILED;
+    item.relay_failed = &failed;
+    shard_send(shard, to, &item);
+}
+
+static void on_relay(struct shard *shard, const struct node_address *from, const Signalbox__Cluster__V1__Relay *relay,
+                     const Item *item)
+{
+    struct member *sender = bound_sender(shard, from, relay->from);
+    if (sender == NULL || relay->from_bind_generation != sender->bind_generation) {
+        metric_add_at(M_RELAYS_REFUSED, RELAY_STALE_SENDER, 1);
+        return; /* its gateway repeats the session's state and learns the truth; the client sends again */
+    }
+    struct member *receiver = session_find(shard, relay->to);
+    if (receiver == NULL || receiver->room != sender->room) {
+        metric_add_at(M_RELAYS_REFUSED, RELAY_NO_RECEIVER, 1);
+        if (!sender->room->settling && relay->kind != SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK)
+            relay_failed(shard, from, relay, SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED);
+        return;
+    }
+    if (receiver->detached) {
+        metric_add_at(M_RELAYS_REFUSED, RELAY_RECEIVER_DETACHED, 1);
+        return; /* the sender keeps it until the receiver is back */
+    }
+    struct payload *packed = link_pack_item(item);
+    shard->actions.to_gateway(shard->ctx, &receiver->gateway->address, packed);
+    payload_unref(&packed);
+    metric_add_at(M_RELAYS, relay->kind <= SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK ? relay->kind : 0, 1);
+}
+
+static void on_room_send(struct shard *shard, const struct node_address *from,
+                         const Signalbox__Cluster__V1__RoomSend *send, int64_t now_ms)
+{
+    struct member *member = bound_sender(shard, from, send->sid);
+    if (member == NULL || send->message == NULL || send->bind_generation != member->bind_generation) {
+        metric_add_at(M_RELAYS_REFUSED, RELAY_STALE_SENDER, 1);
+        return;
+    }
+    if (send->sender_seq == member->room_send_seq + 1) {
+        member->room_send_seq++;
+        send->message->from = member->sid_text;
+        send->message->sender_seq = send->sender_seq;
+        room_add_message(member->room, send->message, now_ms);
+    }
+    Signalbox__Cluster__V1__RoomSendAck ack = SIGNALBOX__CLUSTER__V1__ROOM_SEND_ACK__INIT;
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    ack.room_key = send->room_key;
+    ack.sid = send->sid;
+    ack.acked = member->room_send_seq;
+    ack.code = SIGNALBOX__V1__CODE__OK;
+    item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_SEND_ACK;
+    item.room_send_ack = &ack;
+    shard_send(shard, from, &item);
+}
+
+static void on_signal(struct shard *shard, const struct node_address *from,
+                      const Signalbox__Cluster__V1__SignalUpdate *update, const Item *item, int64_t now_ms)
+{
+    struct member *sender = bound_sender(shard, from, update->from);
+    if (sender == NULL || update->signal == NULL) {
+        metric_add_at(M_RELAYS_REFUSED, RELAY_STALE_SENDER, 1);
+        return;
+    }
+    update->signal->from = sender->sid_text;
+    if (update->to[0] == '\0') {
+        room_add_signal(sender->room, update->signal, now_ms);
+        return;
+    }
+    struct member *receiver = session_find(shard, update->to);
+    if (receiver == NULL || receiver->room != sender->room || receiver->detached) {
+        metric_add_at(M_UPDATES_DROPPED, 4, 1);
+        return;
+    }
+    struct payload *packed = link_pack_item(item);
+    shard->actions.to_gateway(shard->ctx, &receiver->gateway->address, packed);
+    payload_unref(&packed);
+}
+
+static void on_ice_report(struct shard *shard, const struct node_address *from,
+                          const Signalbox__Cluster__V1__IceReport *report)
+{
+    if (bound_sender(shard, from, report->from) == NULL || report->state == NULL)
+        return;
+    Signalbox__V1__IceState__State state = report->state->state;
+    metric_add_at(M_ICE_STATES, (unsigned)state <= SIGNALBOX__V1__ICE_STATE__STATE__CLOSED ? state : 0, 1);
+    if (state == SIGNALBOX__V1__ICE_STATE__STATE__CONNECTED && report->state->time_to_connected_ms > 0)
+        metric_observe_us(M_TIME_TO_CONNECTED, (int64_t)report->state->time_to_connected_ms * 1000);
+}
+
+void shard_item(struct shard *shard, const struct node_address *from, const Item *item, int64_t now_ms)
+{
+    switch (item->body_case) {
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SESSION_STATE:
+        session_state(shard, from, item->session_state, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_RELAY:
+        on_relay(shard, from, item->relay, item);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_SEND:
+        on_room_send(shard, from, item->room_send, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SIGNAL:
+        on_signal(shard, from, item->signal, item, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SYNC_REQUEST:
+        sync_request(shard, from, item->sync_request, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_LINK_POSITIONS:
+        sync_positions(shard, from, item->link_positions, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ICE_REPORT:
+        on_ice_report(shard, from, item->ice_report);
+        break;
+    default:
+        /* Of a newer version, or not for shards: safe to ignore by the schema's rules. */
+        metric_add(M_ITEMS_INVALID, 1);
+        break;
+    }
+}
+
+void shard_view(struct shard *shard, struct view *view, int64_t now_ms)
+{
+    struct view *old = shard->view;
+    shard->view = view_ref(view);
+    view_unref(&old);
+    struct room *room, *next;
+    HASH_ITER(hh, shard->rooms, room, next) {
+        char region[REGION_MAX + 1];
+        room_region(room->name, region);
+        const struct view_node *owner = view_owner(view, &shard->options.seed, &room->key, region);
+        if (owner == NULL || owner->incarnation != shard->options.self.incarnation) {
+            log_info("room_moved_away", log_str("room", room->name), log_str("owner", owner ? owner->id : NULL));
+            session_drop_room(shard, room);
+        }
+    }
+}
+
+struct shard_stats shard_stats(const struct shard *shard)
+{
+    return (struct shard_stats){.rooms = HASH_COUNT(shard->rooms),
+                                .settling_rooms = shard->settling_rooms,
+                                .participants = HASH_CNT(hh_sid, shard->members_by_sid),
+                                .detached = shard->detached,
+                                .gateways = HASH_COUNT(shard->gateways),
+                                .pending_events = shard->pending_events};
+}
