@@ -120,6 +120,7 @@ static void ack_bound(const struct binding *binding, struct member *member)
         page_data = (ProtobufCBinaryData){.len = page->size, .data = page->data};
         ack.messages = &page_data;
         ack.n_messages = 1;
+        ack.more_pages = !last_page;
     }
     send_ack(shard, binding->from, &ack);
     payload_unref(&page);
