@@ -122,9 +122,11 @@ build_kind() {
         step "configuring the $kind build in ${dir#"$SBX_ROOT/"}"
         meson setup "$dir" "$SBX_ROOT" -Dsanitize=$sanitize >"$log" 2>&1 || show_log_and_die "meson could not configure the $kind build" "$log" \
             "the last lines name what is missing; scripts/setup installs the packages; remove $dir to start afresh"
-    elif [[ -z ${SIGNALBOX_BUILD:-} ]] && ! meson configure "$dir" -Dsanitize=$sanitize >"$log" 2>&1; then
-        show_log_and_die "meson could not reconfigure the $kind build" "$log" "remove $dir to start afresh"
+    elif [[ -z ${SIGNALBOX_BUILD:-} ]] && ! grep -qx "sanitize = $sanitize" "$dir/meson-private/cmd_line.txt"; then
+        step "making ${dir#"$SBX_ROOT/"} a $kind build again"
+        meson configure "$dir" -Dsanitize=$sanitize >"$log" 2>&1 || show_log_and_die "meson could not reconfigure the $kind build" "$log" "remove $dir to start afresh"
     fi
+    [[ $(ninja -C "$dir" -n 2>/dev/null | tail -n 1) != *'no work to do'* ]] || return 0
     step "compiling the $kind build (the first time takes a minute)"
     ninja -C "$dir" >"$log" 2>&1 ||
         show_log_and_die "the $kind build failed" "$log" "mend what the compiler names; the whole output is in the log"
