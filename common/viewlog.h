@@ -31,13 +31,15 @@ enum viewlog_result {
 };
 
 typedef void (*viewlog_append_cb)(void *ctx, enum viewlog_result result, uint64_t seq, const char *detail);
-/* `data` is borrowed for the call; `last_seq` is the stream's last sequence as known by the read. */
+/* `data` is borrowed for the call; `seq` is that of the entry. */
 typedef void (*viewlog_read_cb)(void *ctx, enum viewlog_result result, uint64_t seq, const uint8_t *data, size_t size,
                                 const char *detail);
 
-/* `options` as for the bus (subscriptions and echo unused). `replicas` 0: three where the cluster has three servers,
- * else one. */
+/* `options` as for the bus (subscriptions and echo unused). `replicas` 0: one on a server on its own, three in a
+ * cluster; a cluster that cannot place three yields VIEWLOG_FAILED, because it may only be starting. */
 struct viewlog *viewlog_open(struct loop *loop, const struct bus_options *options, unsigned replicas);
+/* Waits for the request under way, whose steps (connect, find the stream, ask) take at most some 2 s each. Requests
+ * without an answer get none. */
 void viewlog_close(struct viewlog **log);
 /* Every call creates the stream first if it is missing (file storage, purge and delete denied, rollup denied). */
 void viewlog_read_last(struct viewlog *log, viewlog_read_cb cb, void *ctx);
