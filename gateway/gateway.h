@@ -13,6 +13,7 @@
 #ifndef SBX_GATEWAY_GATEWAY_H
 #define SBX_GATEWAY_GATEWAY_H
 
+#include "common/bucket.h"
 #include "common/jwt.h"
 #include "common/link.h"
 #include "common/timer.h"
@@ -63,8 +64,12 @@ struct gateway_limits {
     uint32_t resume_window_ms;
     uint32_t hello_timeout_ms;
     uint32_t retry_base_ms, retry_max_ms;
-    uint32_t snapshot_page;
+    uint32_t join_timeout_ms; /* a join that no owner has answered */
+    struct bucket_limit messages, bytes; /* of one connection */
+    uint32_t abuse_strikes; /* refusals by a budget, decaying by one a second, before the connection is closed */
 };
+
+extern const struct gateway_limits gateway_default_limits;
 
 struct gateway_turn {
     char **urls; /* borrowed from the configuration */
@@ -117,8 +122,9 @@ bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal);
 /* A WebSocket connection is open. `claims` (may be NULL) came with the upgrade request and is taken over. */
 struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
                                    int64_t now_ms);
+/* `size` is what the message took on the wire, for the byte budget. */
 void gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
-                            int64_t now_ms);
+                            size_t size, int64_t now_ms);
 /* A message that could not be decoded: answered with a result, closed when it happens again and again. */
 void gateway_client_malformed(struct gateway *gateway, struct client *client, const char *error, int64_t now_ms);
 /* The connection is gone; `clean` = the client closed it with code 1000, which means that it leaves. */

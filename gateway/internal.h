@@ -1,0 +1,220 @@
+/* What the decision files of gateway/ share and nobody else sees: clients, sessions, rooms.
+ *
+ * Life of a session: JOINING (its state was sent, no owner has answered) -> BOUND (has a generation; attached while it
+ * has a client, detached while not) -> DEPARTED (until the owner has acknowledged that). */
+#ifndef SBX_GATEWAY_INTERNAL_H
+#define SBX_GATEWAY_INTERNAL_H
+
+#include "common/arena.h"
+#include "common/epoch.h"
+#include "common/ids.h"
+#include "common/list.h"
+#include "gateway/gateway.h"
+#include <uthash.h>
+
+enum {
+    GATEWAY_ARENA_MAX = 4 * 1024 * 1024,
+    PENDING_RESULTS_MAX = 32,
+    INTEREST_KEYS_MAX = 16,
+    INTEREST_SIDS_MAX = 64,
+    SDP_MAX = 48 * 1024,
+    CANDIDATE_MAX = 1024,
+    TRACK_ID_MAX = 64,
+    ATTRIBUTE_KEY_MAX = 64,
+    ATTRIBUTE_VALUE_MAX = 512,
+    TOPIC_MAX = 128,
+    SIGNAL_KEY_MAX = 64,
+    DETAIL_MAX = 256,
+};
+
+enum session_state { SESSION_JOINING, SESSION_BOUND, SESSION_DEPARTED };
+
+/* Why the room's traffic does not flow to a session at the moment. */
+enum session_sync {
+    SYNC_LIVE,    /* it flows */
+    SYNC_WAITING, /* an acknowledgement with the room's state is to come */
+    SYNC_ASKED,   /* a sync request is under way */
+    SYNC_PAGING,  /* the client is pulling a snapshot's pages */
+};
+
+struct client {
+    struct gateway *gateway;
+    void *transport;
+    struct list link; /* gateway->clients */
+    struct session *session;
+    struct jwt_claims *claims; /* owned; until the session exists */
+    uint32_t hello_request_id;
+    bool closing;
+    uint32_t strikes;
+    int64_t strikes_updated_ms;
+    struct bucket messages, bytes;
+    struct timer hello_timer;
+};
+
+/* A request whose result waits for the owner's acknowledgement of a version. */
+struct pending_result {
+    uint32_t request_id;
+    uint64_t version;
+};
+
+struct interest {
+    bool viewers;
+    char *mute_keys[INTEREST_KEYS_MAX];
+    size_t mute_key_count;
+    struct sid sids[INTEREST_SIDS_MAX];
+    size_t sid_count;
+};
+
+struct session {
+    struct gateway *gateway;
+    struct sid sid;
+    char sid_text[SID_TEXT_SIZE + 1];
+    struct gw_room *room;
+    struct list room_link;
+    struct client *client; /* NULL while detached or departed */
+    uint8_t state;         /* enum session_state */
+    uint8_t sync;          /* enum session_sync */
+    uint8_t intent;        /* of the next state sent: JOIN, RESUME, HOLD */
+    bool confirmed;        /* the client has sent something since hello_ok */
+    bool greeted;          /* hello_ok is out */
+    bool leave_when_bound; /* the client went before the owner answered */
+    bool by_sid;           /* in gateway->sessions_by_sid */
+    uint8_t repeats;
+    Signalbox__V1__LeaveReason depart_reason;
+
+    uint64_t connection;
+    uint64_t bind_generation, token_bind_generation;
+    uint64_t version, acked_version;
+    struct epoch join_epoch;
+    uint64_t join_seq;
+    int64_t joined_at_ms;
+    struct epoch last_epoch; /* RESUME: where the client stands */
+    uint64_t last_seq;
+    bool has_last;
+    uint64_t seq; /* everything up to here was delivered */
+    uint64_t room_send_acked;
+
+    struct payload *participant; /* packed signalbox.v1.Participant: the wanted state */
+    char key_id[JWT_KEY_ID_MAX + 1];
+    int64_t access_expires_s;
+    uint32_t resume_window_ms;
+    int64_t window_ends_ms; /* while detached */
+    int64_t started_ms;
+    struct interest *interest; /* NULL = everything */
+    struct pending_result *results;
+    uint8_t result_count;
+
+    struct timer repeat_timer; /* of the wanted state or the sync request */
+    struct timer end_timer;    /* join timeout, resume window */
+
+    UT_hash_handle hh_connection, hh_sid;
+};
+
+struct gw_room {
+    struct gateway *gateway;
+    struct room_key key;
+    char *project, *name;
+    char region[REGION_MAX + 1];
+    struct node_address owner; /* incarnation 0: none */
+    struct epoch epoch;
+    char epoch_text[EPOCH_TEXT_MAX + 1];
+    bool has_epoch;
+    uint64_t seq; /* every batch up to here has been seen */
+    bool syncing;
+    struct timer sync_timer;
+    struct list sessions; /* room_link */
+    uint32_t session_count;
+    UT_hash_handle hh;
+};
+
+struct gateway {
+    struct gateway_options options;
+    struct jwt_keyring *keyring;
+    struct token_keys token_keys;
+    struct timer_wheel *wheel;
+    struct gateway_actions actions;
+    void *ctx;
+    struct view *view;
+    bool bus_up;
+    bool draining;
+    uint64_t connection_counter;
+    struct list clients;
+    size_t client_count;
+    struct session *sessions; /* hh_connection */
+    struct session *sessions_by_sid;
+    struct gw_room *rooms;
+    struct timer drain_timer;
+    int64_t drain_ends_ms;
+    uint32_t drain_spread_ms;
+    struct arena arena; /* scratch of one call */
+};
+
+/* client.c */
+void client_send(struct client *client, const Signalbox__V1__ServerMessage *message, enum message_class class);
+void client_result(struct client *client, uint32_t request_id, Signalbox__V1__Code code, uint32_t retry_after_ms,
+                   const char *text);
+/* Sends `leave`, then closes. The session, if any, is not touched. */
+void client_end(struct client *client, uint16_t close_code, Signalbox__V1__LeaveReason reason,
+                Signalbox__V1__LeaveAction action, uint32_t retry_after_ms, const char *text);
+uint16_t close_code_for(Signalbox__V1__LeaveReason reason, Signalbox__V1__LeaveAction action);
+
+/* admission.c: tokens and what they allow */
+bool admission_check(struct gateway *gateway, const char *token, size_t size, const char *room,
+                     struct jwt_claims *ret_claims, struct refusal *ret_refusal);
+bool admission_room(const struct jwt_claims *claims, const char *room, struct refusal *ret_refusal);
+
+/* join.c: hello */
+void join_hello(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);
+void join_greet(struct session *session, const Signalbox__Cluster__V1__SessionAck *ack, int64_t now_ms);
+char *join_seal_token(struct session *session);
+
+/* session.c */
+struct session *session_new(struct gateway *gateway, const struct sid *sid, struct gw_room *room, int64_t now_ms);
+void session_free(struct session **session);
+struct session *session_by_connection(struct gateway *gateway, uint64_t connection);
+struct session *session_by_sid(struct gateway *gateway, const char *sid_text);
+/* Sends the wanted state now and repeats it until it is acknowledged. */
+void session_announce(struct session *session, int64_t now_ms);
+/* The wanted state has changed. */
+void session_changed(struct session *session, int64_t now_ms);
+void session_detach(struct session *session, int64_t now_ms);
+void session_depart(struct session *session, Signalbox__V1__LeaveReason reason, int64_t now_ms);
+void session_acked(struct gateway *gateway, const struct node_address *from,
+                   const Signalbox__Cluster__V1__SessionAck *ack, int64_t now_ms);
+void session_command(struct gateway *gateway, const struct node_address *from,
+                     const Signalbox__Cluster__V1__SessionCommand *command, int64_t now_ms);
+void session_not_owner(struct gateway *gateway, const Signalbox__Cluster__V1__NotOwner *not_owner, int64_t now_ms);
+void session_sync_reply(struct gateway *gateway, const struct node_address *from,
+                        const Signalbox__Cluster__V1__SyncReply *reply, int64_t now_ms);
+/* Asks the owner for what this session lacks. */
+void session_ask_sync(struct session *session, const struct epoch *epoch, uint64_t seq, const char *cursor,
+                      int64_t now_ms);
+/* The participant, unpacked into the gateway's arena (which is reset). */
+Signalbox__V1__Participant *session_participant(struct session *session);
+void session_set_participant(struct session *session, const Signalbox__V1__Participant *participant);
+void session_set_interest(struct session *session, const Signalbox__V1__Interest *interest);
+/* Whether a signal is of interest. */
+bool session_wants_signals(const struct session *session);
+
+/* room.c */
+struct gw_room *room_open(struct gateway *gateway, const char *project, const char *name);
+void room_close_if_empty(struct gw_room *room);
+void room_find_owner(struct gw_room *room);
+/* Takes the epoch and position of an acknowledgement, if they are newer. */
+void room_adopt(struct gw_room *room, const struct epoch *epoch, uint64_t seq, int64_t now_ms);
+void room_batch(struct gateway *gateway, const struct node_address *from,
+                const Signalbox__Cluster__V1__RoomBatch *batch, int64_t now_ms);
+void room_sync_reply(struct gateway *gateway, const struct node_address *from,
+                     const Signalbox__Cluster__V1__SyncReply *reply, int64_t now_ms);
+void room_ask_positions(struct gateway *gateway, const struct node_address *shard);
+struct gw_room *room_by_key(struct gateway *gateway, const ProtobufCBinaryData *key);
+void room_view_changed(struct gw_room *room, int64_t now_ms);
+
+/* requests.c: what a joined client asks for */
+void request_handle(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);
+/* Results that waited for acked_version. */
+void request_acked(struct session *session);
+
+void to_owner(struct gw_room *room, Signalbox__Cluster__V1__Item *item);
+
+#endif

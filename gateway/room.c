@@ -1,0 +1,312 @@
+/* Rooms as a gateway knows them: the owner, the position, and who here is to hear what. */
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "gateway/internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { SYNC_RETRY_MS = 500, POSITIONS_PER_ITEM = 256 };
+
+static void ask_room_sync(struct gw_room *room, int64_t now_ms);
+
+static void on_sync_timer(struct timer *timer, int64_t now_ms)
+{
+    struct gw_room *room = container_of(timer, struct gw_room, sync_timer);
+    room->syncing = false;
+    ask_room_sync(room, now_ms);
+}
+
+void room_find_owner(struct gw_room *room)
+{
+    struct gateway *gateway = room->gateway;
+    const struct view_node *owner = NULL;
+    if (gateway->view != NULL)
+        owner = view_owner(gateway->view, &gateway->options.seed, &room->key, room->region);
+    room->owner = (struct node_address){.kind = NODE_SHARD};
+    if (owner != NULL) {
+        memcpy(room->owner.id, owner->id, sizeof room->owner.id);
+        room->owner.incarnation = owner->incarnation;
+    }
+}
+
+struct gw_room *room_open(struct gateway *gateway, const char *project, const char *name)
+{
+    struct room_key key = room_key_make(project, name);
+    struct gw_room *room;
+    HASH_FIND(hh, gateway->rooms, &key, sizeof key, room);
+    if (room != NULL)
+        return room;
+    room = mem_new(struct gw_room);
+    room->gateway = gateway;
+    room->key = key;
+    room->project = mem_strdup(project);
+    room->name = mem_strdup(name);
+    room_region(name, room->region);
+    list_init(&room->sessions);
+    timer_init(&room->sync_timer, on_sync_timer);
+    HASH_ADD(hh, gateway->rooms, key, sizeof room->key, room);
+    room_find_owner(room);
+    return room;
+}
+
+void room_close_if_empty(struct gw_room *room)
+{
+    if (!list_empty(&room->sessions))
+        return;
+    timer_cancel(room->gateway->wheel, &room->sync_timer);
+    HASH_DEL(room->gateway->rooms, room);
+    free(room->project);
+    free(room->name);
+    free(room);
+}
+
+struct gw_room *room_by_key(struct gateway *gateway, const ProtobufCBinaryData *key)
+{
+    struct gw_room *room = NULL;
+    if (key->len == sizeof room->key.bytes)
+        HASH_FIND(hh, gateway->rooms, key->data, sizeof room->key.bytes, room);
+    return room;
+}
+
+void to_owner(struct gw_room *room, Signalbox__Cluster__V1__Item *item)
+{
+    if (room->owner.incarnation == 0)
+        return;
+    struct payload *packed = link_pack_item(item);
+    room->gateway->actions.to_shard(room->gateway->ctx, &room->owner, packed);
+    payload_unref(&packed);
+}
+
+static void ask_room_sync(struct gw_room *room, int64_t now_ms)
+{
+    if (room->syncing)
+        return;
+    room->syncing = true;
+    timer_set(room->gateway->wheel, &room->sync_timer, now_ms + SYNC_RETRY_MS);
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&room->epoch);
+    Signalbox__Cluster__V1__LinkPositions positions = SIGNALBOX__CLUSTER__V1__LINK_POSITIONS__INIT;
+    Signalbox__Cluster__V1__RoomPosition position = SIGNALBOX__CLUSTER__V1__ROOM_POSITION__INIT;
+    Signalbox__Cluster__V1__RoomPosition *list[1] = {&position};
+    Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    position.room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
+    position.epoch = &epoch;
+    position.seq = room->seq;
+    positions.rooms = list;
+    positions.n_rooms = 1;
+    item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_LINK_POSITIONS;
+    item.link_positions = &positions;
+    to_owner(room, &item);
+}
+
+void room_ask_positions(struct gateway *gateway, const struct node_address *shard)
+{
+    Signalbox__Cluster__V1__RoomPosition entries[POSITIONS_PER_ITEM];
+    Signalbox__Cluster__V1__RoomPosition *list[POSITIONS_PER_ITEM];
+    Signalbox__Cluster__V1__Epoch epochs[POSITIONS_PER_ITEM];
+    size_t count = 0;
+    struct gw_room *room, *next;
+    HASH_ITER(hh, gateway->rooms, room, next)
+    {
+        next = room->hh.next;
+        if (room->has_epoch && node_address_equal(&room->owner, shard)) {
+            signalbox__cluster__v1__room_position__init(&entries[count]);
+            epochs[count] = epoch_to_proto(&room->epoch);
+            entries[count].room_key =
+                (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
+            entries[count].epoch = &epochs[count];
+            entries[count].seq = room->seq;
+            list[count] = &entries[count];
+            count++;
+        }
+        if (count == POSITIONS_PER_ITEM || (next == NULL && count > 0)) {
+            Signalbox__Cluster__V1__LinkPositions positions = SIGNALBOX__CLUSTER__V1__LINK_POSITIONS__INIT;
+            Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+            positions.rooms = list;
+            positions.n_rooms = count;
+            item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_LINK_POSITIONS;
+            item.link_positions = &positions;
+            struct payload *packed = link_pack_item(&item);
+            gateway->actions.to_shard(gateway->ctx, shard, packed);
+            payload_unref(&packed);
+            count = 0;
+        }
+    }
+}
+
+static void set_epoch(struct gw_room *room, const struct epoch *epoch, uint64_t seq)
+{
+    room->epoch = *epoch;
+    epoch_format(epoch, room->epoch_text);
+    room->has_epoch = true;
+    room->seq = seq;
+}
+
+/* Sessions that stand in another epoch than the room need its state anew. */
+static void resync_sessions(struct gw_room *room, int64_t now_ms)
+{
+    list_for_each(pos, &room->sessions)
+    {
+        struct session *session = container_of(pos, struct session, room_link);
+        if (session->state == SESSION_BOUND && session->client != NULL && session->sync == SYNC_LIVE)
+            session_ask_sync(session, NULL, 0, "", now_ms);
+    }
+}
+
+void room_adopt(struct gw_room *room, const struct epoch *epoch, uint64_t seq, int64_t now_ms)
+{
+    if (room->has_epoch) {
+        int order = epoch_compare(epoch, &room->epoch);
+        if (order < 0 || (order == 0 && seq <= room->seq))
+            return;
+        if (order == 0) {
+            /* An acknowledgement may run ahead of the batches; only a batch moves the room's own position. */
+            return;
+        }
+        set_epoch(room, epoch, seq);
+        resync_sessions(room, now_ms);
+        return;
+    }
+    set_epoch(room, epoch, seq);
+}
+
+static enum message_class batch_class(uint32_t class)
+{
+    return class < CLASS_COUNT ? (enum message_class)class : CLASS_EPHEMERAL;
+}
+
+static bool wants(const struct session *session, const Signalbox__Cluster__V1__RoomBatch *batch)
+{
+    if (session->client == NULL || session->state != SESSION_BOUND || !session->greeted)
+        return false;
+    if (batch->last_seq != 0)
+        return session->sync == SYNC_LIVE && session->seq < batch->last_seq;
+    return strcmp(session->sid_text, batch->exclude_sid) != 0 &&
+           (batch->class_ != CLASS_EPHEMERAL || session_wants_signals(session));
+}
+
+static void deliver(struct gw_room *room, const Signalbox__Cluster__V1__RoomBatch *batch)
+{
+    struct gateway *gateway = room->gateway;
+    struct outmsg *message = NULL;
+    list_for_each_safe(pos, &room->sessions)
+    {
+        struct session *session = container_of(pos, struct session, room_link);
+        if (!wants(session, batch))
+            continue;
+        if (message == NULL)
+            message = outmsg_from_bytes(batch->message.data, batch->message.len);
+        if (batch->last_seq != 0)
+            session->seq = batch->last_seq;
+        if (!session->client->closing)
+            gateway->actions.send(gateway->ctx, session->client->transport, message, batch_class(batch->class_));
+    }
+    outmsg_unref(&message);
+}
+
+void room_batch(struct gateway *gateway, const struct node_address *from,
+                const Signalbox__Cluster__V1__RoomBatch *batch, int64_t now_ms)
+{
+    struct gw_room *room = room_by_key(gateway, &batch->room_key);
+    if (room == NULL || !node_address_equal(&room->owner, from)) {
+        metric_add(M_BATCHES_STALE, 1);
+        return;
+    }
+    struct epoch epoch = epoch_from_proto(batch->epoch);
+    if (batch->last_seq == 0) { /* signals, settled: no place in the order */
+        if (room->has_epoch && epoch_equal(&epoch, &room->epoch))
+            deliver(room, batch);
+        return;
+    }
+    if (!room->has_epoch)
+        return; /* the first acknowledgement brings everything */
+    int order = epoch_compare(&epoch, &room->epoch);
+    if (order < 0) {
+        metric_add(M_BATCHES_STALE, 1);
+        return;
+    }
+    if (order > 0) {
+        set_epoch(room, &epoch, batch->last_seq);
+        resync_sessions(room, now_ms);
+        return;
+    }
+    if (batch->last_seq <= room->seq)
+        return;
+    if (batch->first_seq > room->seq + 1) {
+        ask_room_sync(room, now_ms);
+        return;
+    }
+    room->seq = batch->last_seq;
+    deliver(room, batch);
+}
+
+static void deliver_replay(struct gw_room *room, const Signalbox__Cluster__V1__SyncReply *reply, int64_t now_ms)
+{
+    struct gateway *gateway = room->gateway;
+    uint64_t asked = room->seq;
+    room->seq = reply->seq;
+    for (size_t i = 0; i < reply->n_messages; i++) {
+        struct outmsg *message = outmsg_from_bytes(reply->messages[i].data, reply->messages[i].len);
+        list_for_each_safe(pos, &room->sessions)
+        {
+            struct session *session = container_of(pos, struct session, room_link);
+            if (session->client != NULL && !session->client->closing && session->sync == SYNC_LIVE &&
+                session->seq == asked)
+                gateway->actions.send(gateway->ctx, session->client->transport, message, CLASS_MEMBERSHIP);
+        }
+        outmsg_unref(&message);
+    }
+    list_for_each(pos, &room->sessions)
+    {
+        struct session *session = container_of(pos, struct session, room_link);
+        if (session->client == NULL || session->sync != SYNC_LIVE || session->seq >= reply->seq)
+            continue;
+        if (session->seq == asked)
+            session->seq = reply->seq;
+        else /* it stood elsewhere than the room: a replay from there would be another one */
+            session_ask_sync(session, &room->epoch, session->seq, "", now_ms);
+    }
+}
+
+void room_sync_reply(struct gateway *gateway, const struct node_address *from,
+                     const Signalbox__Cluster__V1__SyncReply *reply, int64_t now_ms)
+{
+    struct gw_room *room = room_by_key(gateway, &reply->room_key);
+    if (room == NULL || !node_address_equal(&room->owner, from))
+        return;
+    room->syncing = false;
+    timer_cancel(gateway->wheel, &room->sync_timer);
+    if (reply->code == SIGNALBOX__V1__CODE__NOT_FOUND) {
+        /* The owner does not have the room: say again who is in it. */
+        list_for_each(pos, &room->sessions)
+            session_announce(container_of(pos, struct session, room_link), now_ms);
+        return;
+    }
+    struct epoch epoch = epoch_from_proto(reply->epoch);
+    if (reply->code == SIGNALBOX__V1__CODE__OK && epoch_equal(&epoch, &room->epoch)) {
+        if (reply->seq > room->seq)
+            deliver_replay(room, reply, now_ms);
+        return;
+    }
+    if (epoch_compare(&epoch, &room->epoch) >= 0) {
+        set_epoch(room, &epoch, reply->seq);
+        resync_sessions(room, now_ms);
+    }
+}
+
+void room_view_changed(struct gw_room *room, int64_t now_ms)
+{
+    struct node_address before = room->owner;
+    room_find_owner(room);
+    if (node_address_equal(&before, &room->owner))
+        return;
+    room->syncing = false;
+    timer_cancel(room->gateway->wheel, &room->sync_timer);
+    list_for_each(pos, &room->sessions)
+    {
+        struct session *session = container_of(pos, struct session, room_link);
+        if (session->state == SESSION_BOUND)
+            session->sync = SYNC_WAITING;
+        session_announce(session, now_ms);
+    }
+}
