@@ -472,7 +472,9 @@ static void connect_locked(struct bus *bus)
         log_warn("bus_connect_failed", log_str("server", server), log_str("error", detail));
     pthread_mutex_lock(&bus->lock);
 
-    if (!error) {
+    if (!error && bus->closing) {
+        nats_conn_free(&conn); /* the bus thread may have ended */
+    } else if (!error) {
         bus->conn = conn;
         bus->silent = false;
         kick_bus_thread(bus);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { GUARD_MS = 30000, SUBJECT_SIZE = 64 };
 
@@ -656,6 +657,20 @@ START_TEST(delivers_what_was_published_before_it_closed)
 }
 END_TEST
 
+/* It once waited for good when it was closed during a connect. */
+START_TEST(closes_at_any_moment)
+{
+    struct peer peer;
+
+    nats_server_start(&servers[0], NULL);
+    for (int i = 0; i < 60; i++) {
+        open_simple(&peer, "here", "test.echo");
+        usleep((useconds_t)(i * 50)); /* a connect takes about 1 ms */
+        bus_close(&peer.bus);
+    }
+}
+END_TEST
+
 START_TEST(closes_in_bounded_time_when_the_server_is_frozen)
 {
     struct peer peer;
@@ -697,6 +712,7 @@ static Suite *bus_suite(void)
     tcase_add_test(tcase, knows_itself_by_an_nkey);
     tcase_add_test(tcase, speaks_tls_and_checks_the_name);
     tcase_add_test(tcase, delivers_what_was_published_before_it_closed);
+    tcase_add_test(tcase, closes_at_any_moment);
     tcase_add_test(tcase, closes_in_bounded_time_when_the_server_is_frozen);
     suite_add_tcase(suite, tcase);
     return suite;
