@@ -57,8 +57,6 @@ struct viewlog {
     bool stream_known; /* on this connection */
 };
 
-/* ---- the helper thread ---- */
-
 static enum viewlog_result fail(struct request *request, enum viewlog_result result, natsStatus s)
 {
     const char *text = nats_GetLastError(NULL);
@@ -258,8 +256,6 @@ static void *viewlog_main(void *arg)
     drop_connection(log);
     return NULL;
 }
-
-/* ---- the loop's side ---- */
 
 static void request_free(struct request *request)
 {
