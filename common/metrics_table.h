@@ -89,3 +89,44 @@ METRIC(M_TIME_TO_CONNECTED, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_time_to_con
        "From the first offer to a connected peer connection, as clients reported it")
 METRIC(M_ITEMS_INVALID, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_items_invalid_total", NULL, NULL,
        "Items from the bus that broke the cluster protocol, or that nobody here knows")
+
+/* Clients' connections */
+METRIC(M_WEBSOCKETS, TIER_GATEWAY, METRIC_GAUGE, "active_websocket_connections", NULL, NULL,
+       "WebSocket connections that are open")
+METRIC(M_CLIENT_SOCKETS, TIER_GATEWAY, METRIC_GAUGE, "signalbox_client_sockets", NULL, NULL,
+       "TCP connections on the clients' listener, in whatever state")
+METRIC(M_ACCEPTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_accepts_total", "outcome",
+       "accepted,address_connections,address_rate", "Connections accepted, or refused because of their address's limits")
+METRIC(M_ACCEPT_PAUSES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_accept_pauses_total", "reason", "full,no_descriptors",
+       "Times that the gateway stopped accepting for a moment")
+METRIC(M_PROXY_HEADERS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_proxy_headers_total", "outcome",
+       "ok,malformed,untrusted,timeout,lost", "PROXY protocol headers at the start of connections")
+METRIC(M_TLS_HANDSHAKES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_tls_handshakes_total", "outcome",
+       "full,resumed,failed,timeout", "TLS handshakes with clients")
+METRIC(M_UPGRADES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_upgrades_total", "outcome",
+       "ok,method_not_get,http_version,not_an_upgrade,websocket_version,websocket_key,origin_not_allowed,"
+       "no_subprotocol,malformed_subprotocols,address_busy,not_ready,token_refused,lost",
+       "Requests to open a WebSocket, by what became of them")
+METRIC(M_HTTP_REQUESTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_http_requests_total", "route",
+       "connect,leave,demo_token,file,root,other", "HTTP requests on the clients' listener")
+METRIC(M_WS_CLOSED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_closed_total", "cause",
+       "client_left,client_closed,lost,gateway,slow,ping_timeout,protocol_error,abuse,shutdown",
+       "WebSocket connections that ended, by what ended them")
+METRIC(M_WS_ERRORS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_errors_total", "code",
+       "1002,1003,1007,1009", "WebSocket connections failed because the client broke RFC 6455, by close code")
+METRIC(M_WS_MESSAGES_RECEIVED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_messages_received_total", "encoding",
+       "protobuf,json", "Messages received from clients")
+METRIC(M_WS_MESSAGES_UNDECODABLE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_messages_undecodable_total",
+       "encoding", "protobuf,json", "Messages from clients that could not be decoded")
+METRIC(M_WS_MESSAGES_SENT, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_messages_sent_total", "encoding",
+       "protobuf,json", "Messages sent to clients")
+METRIC(M_WS_RECEIVED_BYTES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_received_bytes_total", NULL, NULL,
+       "Bytes of WebSocket frames received from clients")
+METRIC(M_WS_SENT_BYTES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_sent_bytes_total", NULL, NULL,
+       "Bytes of WebSocket frames sent to clients")
+METRIC(M_WS_FLUSHES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_flushes_total", NULL, NULL,
+       "Writes to clients, each of everything that waited for one of them")
+METRIC(M_WS_READ_PAUSES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_read_pauses_total", NULL, NULL,
+       "Times that a client was not read from because too much waited for it")
+METRIC(M_MESSAGES_NOT_CONVERTED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_messages_not_converted_total", NULL, NULL,
+       "Messages from shards that this build could not write as JSON")

@@ -127,6 +127,10 @@ void gateway_client_message(struct gateway *gateway, struct client *client, cons
                             size_t size, int64_t now_ms);
 /* A message that could not be decoded: answered with a result, closed when it happens again and again. */
 void gateway_client_malformed(struct gateway *gateway, struct client *client, const char *error, int64_t now_ms);
+/* Messages to the client gave way because it does not read fast enough: with membership among them its roster is
+ * incomplete until it has pulled a snapshot. Never called from within send(). */
+void gateway_client_overflow(struct gateway *gateway, struct client *client, uint32_t dropped_membership,
+                             uint32_t dropped_ephemeral, int64_t now_ms);
 /* The connection is gone; `clean` = the client closed it with code 1000, which means that it leaves. */
 void gateway_client_gone(struct gateway *gateway, struct client **client, bool clean, int64_t now_ms);
 /* POST /v1/leave: a page's last word. False if the token is not a valid resume token. */
