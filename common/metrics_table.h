@@ -130,3 +130,40 @@ METRIC(M_WS_READ_PAUSES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_read
        "Times that a client was not read from because too much waited for it")
 METRIC(M_MESSAGES_NOT_CONVERTED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_messages_not_converted_total", NULL, NULL,
        "Messages from shards that this build could not write as JSON")
+
+/* Clients and sessions */
+METRIC(M_CLIENT_MESSAGES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_messages_total", NULL, NULL,
+       "Messages from clients that were carried out or refused with a result")
+METRIC(M_CLIENT_MALFORMED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_messages_malformed_total", NULL, NULL,
+       "Messages from clients that could not be decoded")
+METRIC(M_CLIENT_RESULTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_refusals_total", "code",
+       "unspecified,ok,invalid,unknown_message,not_joined,forbidden,not_found,too_large,limit_reached,throttled,"
+       "would_block,undeliverable,retry,no_capacity,unavailable,internal,already_exists,unauthenticated",
+       "Requests of clients that were refused, by result code")
+METRIC(M_CLIENTS_ENDED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_clients_ended_total", "reason",
+       "unspecified,client_left,replaced,duplicate_identity,removed,room_closed,token_expired,token_revoked,"
+       "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_gone",
+       "Connections that the gateway has closed, by the reason given to the client")
+METRIC(M_THROTTLED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_throttled_total", "budget", "messages,bytes",
+       "Messages from clients that were over the connection's budget")
+METRIC(M_TOKENS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_access_tokens_total", "outcome",
+       "ok,malformed,too_large,algorithm,unknown_key,signature,expired,not_yet_valid,claims",
+       "Access tokens checked, by outcome")
+METRIC(M_RESUME_TOKENS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_resume_tokens_total", "outcome",
+       "ok,malformed,forged,expired,version", "Resume tokens checked, by outcome")
+METRIC(M_JOINS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_joins_total", "outcome",
+       "joined,recovered,resumed,refused,timeout",
+       "Outcomes of hello: a new session, an old one with every event replayed, an old one with a snapshot, refused, or "
+       "not answered by any shard in time")
+METRIC(M_JOIN_LATENCY, TIER_GATEWAY, METRIC_HISTOGRAM, "signalbox_join_latency_seconds", NULL, NULL,
+       "From hello to hello_ok")
+METRIC(M_SESSION_REPEATS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_session_repeats_total", NULL, NULL,
+       "Session states that were said again because no acknowledgement came")
+METRIC(M_ACKS_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_acknowledgements_stale_total", NULL, NULL,
+       "Acknowledgements and commands that came from a former owner or for a session that has moved on")
+METRIC(M_BATCHES_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_room_batches_stale_total", NULL, NULL,
+       "Room batches of a former owner, an older epoch, or for a room that nobody here is in")
+METRIC(M_NOT_OWNER, TIER_GATEWAY, METRIC_COUNTER, "signalbox_not_owner_total", NULL, NULL,
+       "Session states that went to a shard which did not own the room")
+METRIC(M_RELAYS_UNHEARD, TIER_GATEWAY, METRIC_COUNTER, "signalbox_relays_unheard_total", NULL, NULL,
+       "Directed messages for a session that has no connection here at the moment")

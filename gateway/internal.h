@@ -10,6 +10,7 @@
 #include "common/ids.h"
 #include "common/list.h"
 #include "gateway/gateway.h"
+#include "gateway/turn.h"
 #include <uthash.h>
 
 enum {
@@ -26,6 +27,8 @@ enum {
     SIGNAL_KEY_MAX = 64,
     DETAIL_MAX = 256,
 };
+
+enum join_outcome { JOIN_OK, JOIN_RECOVERED, JOIN_RESUMED, JOIN_REFUSED, JOIN_TIMEOUT };
 
 enum session_state { SESSION_JOINING, SESSION_BOUND, SESSION_DEPARTED };
 
@@ -76,6 +79,7 @@ struct session {
     uint8_t sync;          /* enum session_sync */
     uint8_t intent;        /* of the next state sent: JOIN, RESUME, HOLD */
     bool confirmed;        /* the client has sent something since hello_ok */
+    bool confirm_pending;  /* ... and the owner has not been told */
     bool greeted;          /* hello_ok is out */
     bool leave_when_bound; /* the client went before the owner answered */
     bool by_sid;           /* in gateway->sessions_by_sid */
@@ -163,10 +167,19 @@ bool admission_check(struct gateway *gateway, const char *token, size_t size, co
                      struct jwt_claims *ret_claims, struct refusal *ret_refusal);
 bool admission_room(const struct jwt_claims *claims, const char *room, struct refusal *ret_refusal);
 
-/* join.c: hello */
+/* join.c: hello, and what answers it */
 void join_hello(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);
 void join_greet(struct session *session, const Signalbox__Cluster__V1__SessionAck *ack, int64_t now_ms);
 char *join_seal_token(struct session *session);
+
+/* What hello_ok and ice_refresh say of TURN, with room for the credentials. */
+struct ice_servers {
+    Signalbox__V1__IceServer server;
+    Signalbox__V1__IceServer *list[1];
+    size_t count;
+    char username[TURN_USERNAME_SIZE], password[TURN_PASSWORD_SIZE];
+};
+void join_ice_servers(struct gateway *gateway, const char *user, struct ice_servers *ice);
 
 /* session.c */
 struct session *session_new(struct gateway *gateway, const struct sid *sid, struct gw_room *room, int64_t now_ms);
@@ -177,6 +190,8 @@ struct session *session_by_sid(struct gateway *gateway, const char *sid_text);
 void session_announce(struct session *session, int64_t now_ms);
 /* The wanted state has changed. */
 void session_changed(struct session *session, int64_t now_ms);
+/* The client has shown that it has hello_ok: earlier resume tokens are superseded. */
+void session_confirm(struct session *session, int64_t now_ms);
 void session_detach(struct session *session, int64_t now_ms);
 void session_depart(struct session *session, Signalbox__V1__LeaveReason reason, int64_t now_ms);
 void session_acked(struct gateway *gateway, const struct node_address *from,
@@ -192,9 +207,13 @@ void session_ask_sync(struct session *session, const struct epoch *epoch, uint64
 /* The participant, unpacked into the gateway's arena (which is reset). */
 Signalbox__V1__Participant *session_participant(struct session *session);
 void session_set_participant(struct session *session, const Signalbox__V1__Participant *participant);
-void session_set_interest(struct session *session, const Signalbox__V1__Interest *interest);
-/* Whether a signal is of interest. */
-bool session_wants_signals(const struct session *session);
+
+/* interest.c: what a client has asked not to hear */
+void interest_set(struct session *session, const Signalbox__V1__Interest *wanted);
+void interest_free(struct interest **interest);
+bool interest_filters_signals(const struct session *session);
+/* What is left of a Signals message for this session: a reference, or NULL if nothing is. */
+struct outmsg *interest_filter(struct session *session, struct outmsg *message);
 
 /* room.c */
 struct gw_room *room_open(struct gateway *gateway, const char *project, const char *name);
@@ -211,6 +230,8 @@ struct gw_room *room_by_key(struct gateway *gateway, const ProtobufCBinaryData *
 void room_view_changed(struct gw_room *room, int64_t now_ms);
 
 /* requests.c: what a joined client asks for */
+/* NULL, or what is wrong with a track. */
+const char *request_check_track(const Signalbox__V1__Track *track);
 void request_handle(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);
 /* Results that waited for acked_version. */
 void request_acked(struct session *session);

@@ -106,14 +106,12 @@ void room_ask_positions(struct gateway *gateway, const struct node_address *shar
     Signalbox__Cluster__V1__Epoch epochs[POSITIONS_PER_ITEM];
     size_t count = 0;
     struct gw_room *room, *next;
-    HASH_ITER(hh, gateway->rooms, room, next)
-    {
+    HASH_ITER(hh, gateway->rooms, room, next) {
         next = room->hh.next;
         if (room->has_epoch && node_address_equal(&room->owner, shard)) {
             signalbox__cluster__v1__room_position__init(&entries[count]);
             epochs[count] = epoch_to_proto(&room->epoch);
-            entries[count].room_key =
-                (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
+            entries[count].room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
             entries[count].epoch = &epochs[count];
             entries[count].seq = room->seq;
             list[count] = &entries[count];
@@ -145,8 +143,7 @@ static void set_epoch(struct gw_room *room, const struct epoch *epoch, uint64_t 
 /* Sessions that stand in another epoch than the room need its state anew. */
 static void resync_sessions(struct gw_room *room, int64_t now_ms)
 {
-    list_for_each(pos, &room->sessions)
-    {
+    list_for_each(pos, &room->sessions) {
         struct session *session = container_of(pos, struct session, room_link);
         if (session->state == SESSION_BOUND && session->client != NULL && session->sync == SYNC_LIVE)
             session_ask_sync(session, NULL, 0, "", now_ms);
@@ -172,7 +169,7 @@ void room_adopt(struct gw_room *room, const struct epoch *epoch, uint64_t seq, i
 
 static enum message_class batch_class(uint32_t class)
 {
-    return class < CLASS_COUNT ? (enum message_class)class : CLASS_EPHEMERAL;
+    return class < CLASS_COUNT ? (enum message_class) class : CLASS_EPHEMERAL;
 }
 
 static bool wants(const struct session *session, const Signalbox__Cluster__V1__RoomBatch *batch)
@@ -181,16 +178,14 @@ static bool wants(const struct session *session, const Signalbox__Cluster__V1__R
         return false;
     if (batch->last_seq != 0)
         return session->sync == SYNC_LIVE && session->seq < batch->last_seq;
-    return strcmp(session->sid_text, batch->exclude_sid) != 0 &&
-           (batch->class_ != CLASS_EPHEMERAL || session_wants_signals(session));
+    return strcmp(session->sid_text, batch->exclude_sid) != 0;
 }
 
 static void deliver(struct gw_room *room, const Signalbox__Cluster__V1__RoomBatch *batch)
 {
     struct gateway *gateway = room->gateway;
     struct outmsg *message = NULL;
-    list_for_each_safe(pos, &room->sessions)
-    {
+    list_for_each_safe(pos, &room->sessions) {
         struct session *session = container_of(pos, struct session, room_link);
         if (!wants(session, batch))
             continue;
@@ -198,8 +193,13 @@ static void deliver(struct gw_room *room, const Signalbox__Cluster__V1__RoomBatc
             message = outmsg_from_bytes(batch->message.data, batch->message.len);
         if (batch->last_seq != 0)
             session->seq = batch->last_seq;
-        if (!session->client->closing)
-            gateway->actions.send(gateway->ctx, session->client->transport, message, batch_class(batch->class_));
+        if (session->client->closing)
+            continue;
+        bool filtered = batch->class_ == CLASS_EPHEMERAL && interest_filters_signals(session);
+        struct outmsg *own = filtered ? interest_filter(session, message) : outmsg_ref(message);
+        if (own != NULL)
+            gateway->actions.send(gateway->ctx, session->client->transport, own, batch_class(batch->class_));
+        outmsg_unref(&own);
     }
     outmsg_unref(&message);
 }
@@ -247,8 +247,7 @@ static void deliver_replay(struct gw_room *room, const Signalbox__Cluster__V1__S
     room->seq = reply->seq;
     for (size_t i = 0; i < reply->n_messages; i++) {
         struct outmsg *message = outmsg_from_bytes(reply->messages[i].data, reply->messages[i].len);
-        list_for_each_safe(pos, &room->sessions)
-        {
+        list_for_each_safe(pos, &room->sessions) {
             struct session *session = container_of(pos, struct session, room_link);
             if (session->client != NULL && !session->client->closing && session->sync == SYNC_LIVE &&
                 session->seq == asked)
@@ -256,8 +255,7 @@ static void deliver_replay(struct gw_room *room, const Signalbox__Cluster__V1__S
         }
         outmsg_unref(&message);
     }
-    list_for_each(pos, &room->sessions)
-    {
+    list_for_each(pos, &room->sessions) {
         struct session *session = container_of(pos, struct session, room_link);
         if (session->client == NULL || session->sync != SYNC_LIVE || session->seq >= reply->seq)
             continue;
@@ -302,8 +300,7 @@ void room_view_changed(struct gw_room *room, int64_t now_ms)
         return;
     room->syncing = false;
     timer_cancel(room->gateway->wheel, &room->sync_timer);
-    list_for_each(pos, &room->sessions)
-    {
+    list_for_each(pos, &room->sessions) {
         struct session *session = container_of(pos, struct session, room_link);
         if (session->state == SESSION_BOUND)
             session->sync = SYNC_WAITING;

@@ -1,0 +1,489 @@
+#include "gateway/gateway.h"
+
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "gateway/internal.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DRAIN_TICK_MS = 50, NOT_READY_RETRY_MS = 2000, STRIKES_PER_MALFORMED = 20 };
+
+const struct gateway_limits gateway_default_limits = {
+    .message_bytes = 64 * 1024,
+    .metadata_bytes = 4096,
+    .attributes = 32,
+    .tracks = 16,
+    .send_bytes = 16 * 1024,
+    .ack_delay_ms = 50,
+    .retransmit_ms = 1000,
+    .ping_interval_ms = 20 * 1000,
+    .resume_window_ms = 30 * 1000,
+    .hello_timeout_ms = 10 * 1000,
+    .retry_base_ms = 500,
+    .retry_max_ms = 15 * 1000,
+    .join_timeout_ms = 10 * 1000,
+    .messages = {.rate_per_s = 200, .burst = 1000},
+    .bytes = {.rate_per_s = 512 * 1024, .burst = 2 * 1024 * 1024},
+    .abuse_strikes = 500,
+};
+
+static void on_drain_tick(struct timer *timer, int64_t now_ms);
+
+struct gateway *gateway_new(const struct gateway_options *options, struct jwt_keyring *keyring,
+                            const struct token_keys *token_keys, struct timer_wheel *wheel,
+                            const struct gateway_actions *actions, void *ctx)
+{
+    struct gateway *gateway = mem_new(struct gateway);
+    gateway->options = *options;
+    gateway->keyring = jwt_keyring_ref(keyring);
+    gateway->token_keys = *token_keys;
+    gateway->wheel = wheel;
+    gateway->actions = *actions;
+    gateway->ctx = ctx;
+    list_init(&gateway->clients);
+    timer_init(&gateway->drain_timer, on_drain_tick);
+    arena_init(&gateway->arena, GATEWAY_ARENA_MAX);
+    return gateway;
+}
+
+static void client_free(struct client *client)
+{
+    struct gateway *gateway = client->gateway;
+    timer_cancel(gateway->wheel, &client->hello_timer);
+    list_remove(&client->link);
+    gateway->client_count--;
+    if (client->claims != NULL) {
+        jwt_claims_done(client->claims);
+        free(client->claims);
+    }
+    free(client);
+}
+
+void gateway_free(struct gateway **gateway_ptr)
+{
+    struct gateway *gateway = *gateway_ptr;
+    if (gateway == NULL)
+        return;
+    struct session *session, *next;
+    HASH_ITER(hh_connection, gateway->sessions, session, next)
+        session_free(&session);
+    list_for_each_safe(pos, &gateway->clients)
+        client_free(container_of(pos, struct client, link));
+    timer_cancel(gateway->wheel, &gateway->drain_timer);
+    jwt_keyring_unref(&gateway->keyring);
+    view_unref(&gateway->view);
+    arena_done(&gateway->arena);
+    free(gateway);
+    *gateway_ptr = NULL;
+}
+
+void gateway_reconfigure(struct gateway *gateway, const struct gateway_options *options, struct jwt_keyring *keyring,
+                         const struct token_keys *token_keys)
+{
+    struct jwt_keyring *old = gateway->keyring;
+    gateway->options = *options;
+    gateway->keyring = jwt_keyring_ref(keyring);
+    jwt_keyring_unref(&old);
+    gateway->token_keys = *token_keys;
+}
+
+/* --- readiness and admission ------------------------------------------------------------------------------------- */
+
+bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal)
+{
+    const char *detail = NULL;
+    if (gateway->draining)
+        detail = "this gateway is draining; connect to another one";
+    else if (!gateway->bus_up)
+        detail = "this gateway has lost the cluster's message bus";
+    else if (gateway->view == NULL || gateway->view->shard_count == 0)
+        detail = "the cluster has no shards yet";
+    if (detail == NULL)
+        return true;
+    ret_refusal->http_status = 503;
+    ret_refusal->close_code = CLOSE_OVERLOADED;
+    ret_refusal->code = SIGNALBOX__V1__CODE__UNAVAILABLE;
+    ret_refusal->retry_after_ms = NOT_READY_RETRY_MS;
+    snprintf(ret_refusal->detail, sizeof ret_refusal->detail, "%s", detail);
+    return false;
+}
+
+bool gateway_check_token(struct gateway *gateway, const char *token, size_t size, const char *room,
+                         struct jwt_claims *ret_claims, struct refusal *ret_refusal)
+{
+    return admission_check(gateway, token, size, room, ret_claims, ret_refusal);
+}
+
+/* --- clients ----------------------------------------------------------------------------------------------------- */
+
+static void on_hello_timeout(struct timer *timer, int64_t now_ms)
+{
+    struct client *client = container_of(timer, struct client, hello_timer);
+    client_end(client, CLOSE_HELLO_EXPECTED, SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR,
+               SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "no hello has come in time");
+}
+
+struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
+                                   int64_t now_ms)
+{
+    const struct gateway_limits *limits = &gateway->options.limits;
+    struct client *client = mem_new(struct client);
+    client->gateway = gateway;
+    client->transport = transport;
+    client->claims = take_claims;
+    list_append(&gateway->clients, &client->link);
+    gateway->client_count++;
+    bucket_init(&client->messages, &limits->messages, now_ms);
+    bucket_init(&client->bytes, &limits->bytes, now_ms);
+    timer_init(&client->hello_timer, on_hello_timeout);
+    timer_set(gateway->wheel, &client->hello_timer, now_ms + limits->hello_timeout_ms);
+    return client;
+}
+
+/* Counts against a client that keeps on breaking rules; true if it has been closed for it. */
+static bool strike(struct client *client, uint32_t strikes, int64_t now_ms)
+{
+    int64_t decayed = (now_ms - client->strikes_updated_ms) / 1000;
+    if (decayed > 0) {
+        client->strikes -= decayed < client->strikes ? (uint32_t)decayed : client->strikes;
+        client->strikes_updated_ms = now_ms;
+    }
+    client->strikes += strikes;
+    if (client->strikes < client->gateway->options.limits.abuse_strikes)
+        return false;
+    struct session *session = client->session;
+    client_end(client, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, SIGNALBOX__V1__LEAVE_ACTION__STOP, 0,
+               "kept on breaking the protocol or exceeding its budget");
+    if (session != NULL)
+        session_depart(session, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms);
+    return true;
+}
+
+static void tell_throttled(struct client *client, const char *budget, uint32_t retry_after_ms)
+{
+    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Throttled throttled = SIGNALBOX__V1__THROTTLED__INIT;
+    throttled.scope = SIGNALBOX__V1__THROTTLED__SCOPE__CONNECTION;
+    throttled.budget = (char *)budget;
+    throttled.retry_after_ms = retry_after_ms;
+    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_THROTTLED;
+    message.throttled = &throttled;
+    client_send(client, &message, CLASS_CONTROL);
+}
+
+/* False if the message is over the connection's budget and must not be carried out. */
+static bool within_budget(struct client *client, const Signalbox__V1__ClientMessage *message, size_t size,
+                          int64_t now_ms)
+{
+    const struct gateway_limits *limits = &client->gateway->options.limits;
+    bool messages_ok = bucket_take(&client->messages, &limits->messages, 1, now_ms);
+    bool bytes_ok = messages_ok && bucket_take(&client->bytes, &limits->bytes, (uint32_t)size, now_ms);
+    if (messages_ok && bytes_ok)
+        return true;
+    uint32_t wait_ms = messages_ok ? bucket_wait_ms(&client->bytes, &limits->bytes, (uint32_t)size, now_ms)
+                                   : bucket_wait_ms(&client->messages, &limits->messages, 1, now_ms);
+    metric_add_at(M_THROTTLED, messages_ok ? 1 : 0, 1);
+    if (strike(client, 1, now_ms))
+        return false;
+    if (message->request_id != 0)
+        client_result(client, message->request_id, SIGNALBOX__V1__CODE__THROTTLED, wait_ms,
+                      "over this connection's budget; not carried out");
+    tell_throttled(client, messages_ok ? "bytes" : "messages", wait_ms);
+    return false;
+}
+
+void gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
+                            size_t size, int64_t now_ms)
+{
+    if (client->closing || !within_budget(client, message, size, now_ms))
+        return;
+    metric_add(M_CLIENT_MESSAGES, 1);
+    struct session *session = client->session;
+    if (message->body_case == SIGNALBOX__V1__CLIENT_MESSAGE__BODY_HELLO) {
+        if (session != NULL)
+            client_result(client, message->request_id, SIGNALBOX__V1__CODE__INVALID, 0,
+                          "hello: this connection has said it already");
+        else
+            join_hello(client, message, now_ms);
+        return;
+    }
+    if (session == NULL) {
+        client_end(client, CLOSE_HELLO_EXPECTED, SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR,
+                   SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "the first message must be hello");
+        return;
+    }
+    if (session->state != SESSION_BOUND) {
+        client_result(client, message->request_id, SIGNALBOX__V1__CODE__NOT_JOINED, 0,
+                      "wait for hello_ok before sending more");
+        return;
+    }
+    session_confirm(session, now_ms);
+    request_handle(client, message, now_ms);
+}
+
+void gateway_client_malformed(struct gateway *gateway, struct client *client, const char *error, int64_t now_ms)
+{
+    if (client->closing)
+        return;
+    metric_add(M_CLIENT_MALFORMED, 1);
+    if (client->session == NULL) {
+        client_end(client, CLOSE_PROTOCOL_ERROR, SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR,
+                   SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, error);
+        return;
+    }
+    if (!strike(client, STRIKES_PER_MALFORMED, now_ms))
+        client_result(client, 0, SIGNALBOX__V1__CODE__INVALID, 0, error);
+}
+
+void gateway_client_gone(struct gateway *gateway, struct client **client_ptr, bool clean, int64_t now_ms)
+{
+    struct client *client = *client_ptr;
+    if (client == NULL)
+        return;
+    struct session *session = client->session;
+    client->session = NULL;
+    if (session != NULL && clean)
+        session_depart(session, SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT, now_ms);
+    else if (session != NULL)
+        session_detach(session, now_ms);
+    client_free(client);
+    *client_ptr = NULL;
+}
+
+bool gateway_leave_by_token(struct gateway *gateway, const char *text, size_t size, int64_t now_ms)
+{
+    struct resume_token token;
+    int64_t wall_s = gateway->actions.wall_ms(gateway->ctx) / 1000;
+    if (resume_token_open(&gateway->token_keys, text, size, wall_s, &token) != RESUME_TOKEN_OK)
+        return false;
+    struct session *session;
+    HASH_FIND(hh_sid, gateway->sessions_by_sid, &token.sid, sizeof token.sid, session);
+    if (session != NULL) {
+        if (token.bind_generation != session->bind_generation)
+            return true; /* of an earlier binding: says nothing about this one */
+        struct client *client = session->client;
+        session_depart(session, SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT, now_ms);
+        if (client != NULL)
+            client_end(client, 1000, SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT, SIGNALBOX__V1__LEAVE_ACTION__STOP, 0,
+                       "left");
+        return true;
+    }
+    /* Held by another gateway, or by none: the owner decides. */
+    Signalbox__V1__Participant participant = SIGNALBOX__V1__PARTICIPANT__INIT;
+    session = session_new(gateway, &token.sid, room_open(gateway, token.project, token.room), now_ms);
+    participant.sid = session->sid_text;
+    participant.identity = token.identity;
+    session_set_participant(session, &participant);
+    session->bind_generation = token.bind_generation;
+    session->resume_window_ms = token.resume_window_ms;
+    session->state = SESSION_BOUND;
+    session_depart(session, SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT, now_ms);
+    return true;
+}
+
+/* --- the cluster ------------------------------------------------------------------------------------------------- */
+
+void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms)
+{
+    struct view *old = gateway->view;
+    gateway->view = view_ref(view);
+    view_unref(&old);
+    struct gw_room *room, *next;
+    HASH_ITER(hh, gateway->rooms, room, next)
+        room_view_changed(room, now_ms);
+}
+
+static void tell_degraded(struct gateway *gateway, bool degraded)
+{
+    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Degraded body = SIGNALBOX__V1__DEGRADED__INIT;
+    body.degraded = degraded;
+    body.reason = (char *)"bus_lost";
+    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_DEGRADED;
+    message.degraded = &body;
+    struct outmsg *out = outmsg_pack(&message);
+    list_for_each(pos, &gateway->clients) {
+        struct client *client = container_of(pos, struct client, link);
+        if (client->session != NULL && client->session->greeted && !client->closing)
+            gateway->actions.send(gateway->ctx, client->transport, out, CLASS_CONTROL);
+    }
+    outmsg_unref(&out);
+}
+
+void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms)
+{
+    if (gateway->bus_up == up)
+        return;
+    gateway->bus_up = up;
+    tell_degraded(gateway, !up);
+    /* Links show what was lost meanwhile; asking at once is faster than waiting for them. */
+    for (size_t i = 0; up && gateway->view != NULL && i < gateway->view->shard_count; i++) {
+        struct node_address shard = {.kind = NODE_SHARD, .incarnation = gateway->view->shards[i].incarnation};
+        snprintf(shard.id, sizeof shard.id, "%s", gateway->view->shards[i].id);
+        gateway_gap(gateway, &shard, now_ms);
+    }
+}
+
+void gateway_gap(struct gateway *gateway, const struct node_address *from, int64_t now_ms)
+{
+    room_ask_positions(gateway, from);
+    /* A lost command or acknowledgement shows when the states are said again. */
+    struct session *session, *next;
+    HASH_ITER(hh_connection, gateway->sessions, session, next) {
+        if (node_address_equal(&session->room->owner, from))
+            session_announce(session, now_ms);
+    }
+}
+
+static void on_relay(struct gateway *gateway, const Signalbox__Cluster__V1__Relay *relay)
+{
+    struct session *session = session_by_sid(gateway, relay->to);
+    if (session == NULL || session->client == NULL || session->client->closing || !session->greeted) {
+        metric_add(M_RELAYS_UNHEARD, 1);
+        return; /* its sender repeats it until it is acknowledged */
+    }
+    struct outmsg *message = outmsg_from_bytes(relay->message.data, relay->message.len);
+    enum message_class class = relay->class_ == CLASS_CANDIDATES ? CLASS_CANDIDATES : CLASS_NEGOTIATION;
+    gateway->actions.send(gateway->ctx, session->client->transport, message, class);
+    outmsg_unref(&message);
+}
+
+static void on_relay_failed(struct gateway *gateway, const Signalbox__Cluster__V1__RelayFailed *failed)
+{
+    struct session *session = session_by_sid(gateway, failed->from);
+    if (session == NULL || session->client == NULL)
+        return;
+    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Route route = SIGNALBOX__V1__ROUTE__INIT;
+    Signalbox__V1__Undeliverable body = SIGNALBOX__V1__UNDELIVERABLE__INIT;
+    route.peer = failed->to;
+    body.reason = failed->reason;
+    message.route = &route;
+    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_UNDELIVERABLE;
+    message.undeliverable = &body;
+    client_send(session->client, &message, CLASS_NEGOTIATION);
+}
+
+static void on_signal(struct gateway *gateway, const Signalbox__Cluster__V1__SignalUpdate *update)
+{
+    struct session *session = session_by_sid(gateway, update->to);
+    if (session == NULL || session->client == NULL || session->client->closing || update->signal == NULL)
+        return;
+    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Signals signals = SIGNALBOX__V1__SIGNALS__INIT;
+    Signalbox__V1__Signal *list[1] = {update->signal};
+    signals.signals = list;
+    signals.n_signals = 1;
+    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_SIGNALS;
+    message.signals = &signals;
+    client_send(session->client, &message, CLASS_EPHEMERAL);
+}
+
+static void on_room_send_ack(struct gateway *gateway, const Signalbox__Cluster__V1__RoomSendAck *ack)
+{
+    struct session *session = session_by_sid(gateway, ack->sid);
+    if (session == NULL)
+        return;
+    if (ack->acked > session->room_send_acked)
+        session->room_send_acked = ack->acked;
+    if (session->client == NULL)
+        return;
+    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Route route = SIGNALBOX__V1__ROUTE__INIT;
+    Signalbox__V1__Ack body = SIGNALBOX__V1__ACK__INIT;
+    route.ack = ack->acked;
+    message.route = &route;
+    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_ACK;
+    message.ack = &body;
+    client_send(session->client, &message, CLASS_NEGOTIATION);
+}
+
+void gateway_item(struct gateway *gateway, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
+                  int64_t now_ms)
+{
+    switch (item->body_case) {
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_BATCH:
+        room_batch(gateway, from, item->room_batch, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_RELAY:
+        on_relay(gateway, item->relay);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SESSION_ACK:
+        session_acked(gateway, from, item->session_ack, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SESSION_COMMAND:
+        session_command(gateway, from, item->session_command, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SYNC_REPLY:
+        if (item->sync_reply->sid[0] == '\0')
+            room_sync_reply(gateway, from, item->sync_reply, now_ms);
+        else
+            session_sync_reply(gateway, from, item->sync_reply, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_RELAY_FAILED:
+        on_relay_failed(gateway, item->relay_failed);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SIGNAL:
+        on_signal(gateway, item->signal);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_SEND_ACK:
+        on_room_send_ack(gateway, item->room_send_ack);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_NOT_OWNER:
+        session_not_owner(gateway, item->not_owner, now_ms);
+        break;
+    default:
+        metric_add(M_ITEMS_INVALID, 1);
+        break;
+    }
+}
+
+/* --- drain ------------------------------------------------------------------------------------------------------- */
+
+static void send_away(struct client *client, uint32_t spread_ms)
+{
+    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Reconnect reconnect = SIGNALBOX__V1__RECONNECT__INIT;
+    reconnect.spread_ms = spread_ms;
+    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_RECONNECT;
+    message.reconnect = &reconnect;
+    client_send(client, &message, CLASS_CONTROL);
+    client_end(client, CLOSE_DRAINING, SIGNALBOX__V1__LEAVE_REASON__GATEWAY_DRAINING,
+               SIGNALBOX__V1__LEAVE_ACTION__RESUME, 0, "this gateway is going away; resume at another one");
+}
+
+/* Sends away as many clients as keeps the pace: what is left, evenly over the time that is left. */
+static void on_drain_tick(struct timer *timer, int64_t now_ms)
+{
+    struct gateway *gateway = container_of(timer, struct gateway, drain_timer);
+    int64_t ticks_left = (gateway->drain_ends_ms - now_ms) / DRAIN_TICK_MS;
+    size_t count = ticks_left > 0 ? gateway->client_count / (size_t)ticks_left + 1 : gateway->client_count;
+    list_for_each_safe(pos, &gateway->clients) {
+        struct client *client = container_of(pos, struct client, link);
+        if (client->closing)
+            continue;
+        if (count-- == 0)
+            break;
+        send_away(client, DRAIN_TICK_MS);
+    }
+    if (gateway->client_count > 0)
+        timer_set(gateway->wheel, timer, now_ms + DRAIN_TICK_MS);
+}
+
+void gateway_drain(struct gateway *gateway, uint32_t spread_ms, int64_t now_ms)
+{
+    if (gateway->draining)
+        return;
+    gateway->draining = true;
+    gateway->drain_ends_ms = now_ms + spread_ms;
+    timer_set(gateway->wheel, &gateway->drain_timer, now_ms);
+}
+
+struct gateway_stats gateway_stats(const struct gateway *gateway)
+{
+    return (struct gateway_stats){.clients = gateway->client_count,
+                                  .sessions = HASH_CNT(hh_connection, gateway->sessions),
+                                  .rooms = HASH_COUNT(gateway->rooms)};
+}
