@@ -28,7 +28,9 @@ struct node {
     struct timer flush_timer;
     struct arena arena;
 
+    int64_t opened_ms;
     bool bus_up;
+    bool was_up; /* a refusal after that is the server's trouble, which somebody may mend */
     char server_id[SERVER_ID_MAX];
     uint64_t beat;
     char name[NODE_ID_MAX + 32];
@@ -116,7 +118,7 @@ static void on_read_done(void *ctx, enum viewlog_result result, uint64_t seq, co
             log_error("view_entry_malformed", log_uint("seq", seq), log_uint("bytes", size));
             result = VIEWLOG_FAILED;
         }
-    } else if (result == VIEWLOG_REFUSED) {
+    } else if (result == VIEWLOG_REFUSED && membership_view(node->membership) == NULL) {
         node->handlers.fatal(node->ctx, detail);
     } else if (result != VIEWLOG_EMPTY) {
         log_warn("view_log_read_failed", log_str("reason", detail));
@@ -134,9 +136,9 @@ static void on_read_last(void *ctx)
 static void on_append_done(void *ctx, enum viewlog_result result, uint64_t seq, const char *detail)
 {
     struct node *node = ctx;
-    if (result == VIEWLOG_REFUSED)
+    if (result == VIEWLOG_REFUSED && membership_state(node->membership) == MEMBERSHIP_JOINING)
         node->handlers.fatal(node->ctx, detail);
-    else if (result == VIEWLOG_FAILED)
+    else if (result == VIEWLOG_FAILED || result == VIEWLOG_REFUSED)
         log_warn("view_log_append_failed", log_str("reason", detail));
     membership_append_done(node->membership, result, seq, loop_now_ms(node->loop));
 }
@@ -261,17 +263,77 @@ static void on_view_message(struct node *node, const uint8_t *data, size_t size)
     view_unref(&view);
 }
 
+/* Replies go to tools and to gateways, never to what others listen to. */
+static bool is_reply_subject(const char *subject)
+{
+    return (strncmp(subject, "sbx.tool.", 9) == 0 || strncmp(subject, "sbx.gw.", 7) == 0) &&
+           strlen(subject) <= BUS_SUBJECT_MAX && strpbrk(subject, "*> \t\r\n") == NULL;
+}
+
+static void reply_node(struct node *node, const Signalbox__Cluster__V1__AdminRequest *request)
+{
+    static const char *const states[] = {"joining", "joining", "active", "draining", "draining", "suspended"};
+    Signalbox__Cluster__V1__AdminReply reply = SIGNALBOX__CLUSTER__V1__ADMIN_REPLY__INIT;
+    Signalbox__Cluster__V1__NodeInfo info = SIGNALBOX__CLUSTER__V1__NODE_INFO__INIT;
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__Load load = SIGNALBOX__CLUSTER__V1__LOAD__INIT;
+    struct view_number view = on_link_view(node);
+    number.generation = view.generation;
+    number.seq = view.seq;
+    node->handlers.load(node->ctx, &load);
+    info.node = node->self.id;
+    info.incarnation = node->self.incarnation;
+    info.kind = (Signalbox__Cluster__V1__NodeKind)node->self.kind;
+    info.version = (char *)SBX_VERSION;
+    info.view = &number;
+    info.settled = &number;
+    info.load = &load;
+    info.state = (char *)states[membership_state(node->membership)];
+    info.uptime_ms = loop_now_ms(node->loop) - node->opened_ms;
+    info.nats_server = node->server_id;
+    reply.request_id = request->request_id;
+    reply.code = SIGNALBOX__V1__CODE__OK;
+    reply.node = &info;
+    node_reply(node, request->reply_subject, &reply);
+}
+
+static void reply_view(struct node *node, const Signalbox__Cluster__V1__AdminRequest *request)
+{
+    Signalbox__Cluster__V1__AdminReply reply = SIGNALBOX__CLUSTER__V1__ADMIN_REPLY__INIT;
+    Signalbox__Cluster__V1__ViewRecord record = SIGNALBOX__CLUSTER__V1__VIEW_RECORD__INIT;
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    struct view *view = membership_view(node->membership);
+    struct payload *entry = NULL;
+    reply.request_id = request->request_id;
+    reply.code = view != NULL ? SIGNALBOX__V1__CODE__OK : SIGNALBOX__V1__CODE__NOT_FOUND;
+    if (view != NULL) {
+        entry = view_pack(view);
+        number.generation = view->number.generation;
+        number.seq = view->number.seq;
+        record.number = &number;
+        record.entry = (ProtobufCBinaryData){.len = entry->size, .data = entry->data};
+        reply.view = &record;
+    }
+    node_reply(node, request->reply_subject, &reply);
+    payload_unref(&entry);
+}
+
 static void on_admin_message(struct node *node, const uint8_t *data, size_t size)
 {
     char error[128];
     arena_reset(&node->arena);
     Signalbox__Cluster__V1__AdminRequest *request = (Signalbox__Cluster__V1__AdminRequest *)codec_unpack(
         &signalbox__cluster__v1__admin_request__descriptor, data, size, &node->arena, error, sizeof error);
-    if (request == NULL || strncmp(request->reply_subject, "sbx.", 4) != 0) {
+    if (request == NULL || !is_reply_subject(request->reply_subject)) {
         metric_add_at(M_BUS_DROPPED, BUS_DROP_MALFORMED, 1);
         return;
     }
-    node->handlers.admin(node->ctx, request, loop_now_ms(node->loop));
+    if (request->request_case == SIGNALBOX__CLUSTER__V1__ADMIN_REQUEST__REQUEST_GET_NODE)
+        reply_node(node, request);
+    else if (request->request_case == SIGNALBOX__CLUSTER__V1__ADMIN_REQUEST__REQUEST_GET_VIEW)
+        reply_view(node, request);
+    else
+        node->handlers.admin(node->ctx, request, loop_now_ms(node->loop));
 }
 
 static void on_bus_message(void *ctx, const char *subject, const uint8_t *data, size_t size)
@@ -293,10 +355,11 @@ static void on_bus_state(void *ctx, enum bus_state state, const char *server_id,
     struct node *node = ctx;
     bool up = state == BUS_UP;
     snprintf(node->server_id, sizeof node->server_id, "%s", up && server_id != NULL ? server_id : "");
-    if (state == BUS_REFUSED) {
+    if (state == BUS_REFUSED && !node->was_up) {
         node->handlers.fatal(node->ctx, detail);
         return;
     }
+    node->was_up |= up;
     if (up)
         log_info("bus_up", log_str("server", server_id), log_str("detail", detail));
     else
@@ -340,6 +403,7 @@ struct node *node_open(struct loop *loop, const struct node_options *options, co
     node->self = options->self;
     node->handlers = *handlers;
     node->ctx = ctx;
+    node->opened_ms = loop_now_ms(loop);
     arena_init(&node->arena, MESSAGE_ARENA_MAX);
     loop_task_init(&node->flush_task, on_flush);
     loop_task_init(&node->release_task, on_release);

@@ -35,9 +35,10 @@ struct node_handlers {
     void (*state)(void *ctx, enum membership_state state, int64_t now_ms);
     /* Fills in what the heartbeat says of this process's load. */
     void (*load)(void *ctx, Signalbox__Cluster__V1__Load *load);
-    /* The caller answers with node_reply(), now or later. */
+    /* Requests about more than the node itself (GetNode and GetView are answered here). The callee answers with
+     * node_reply(), now or later. */
     void (*admin)(void *ctx, const Signalbox__Cluster__V1__AdminRequest *request, int64_t now_ms);
-    /* Nothing can go on (credentials refused): the process must end with this text. */
+    /* Nothing can begin (credentials or permissions refused at the start): the process must end with this text. */
     void (*fatal)(void *ctx, const char *text);
 };
 
