@@ -52,6 +52,8 @@ void session_state(struct shard *shard, const struct node_address *from,
 /* Ends a member for everybody: tells its gateway (unless `told`), publishes the departure, remembers it. */
 void session_end(struct shard *shard, struct member *member, Signalbox__V1__LeaveReason reason, bool tell_gateway,
                  int64_t now_ms);
+/* Gives a member a new participant (the owner's own fields are filled in) and publishes what has changed. */
+void session_change(struct member *member, Signalbox__V1__Participant *participant, unsigned changes, int64_t now_ms);
 /* Forgets a room and its members without a word to anybody: its new owner learns of them from the gateways. */
 void session_drop_room(struct shard *shard, struct room *room);
 struct member *session_find(struct shard *shard, const char *sid_text);

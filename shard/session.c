@@ -187,6 +187,20 @@ static void set_participant(struct member *member, Participant *participant)
     participant->join = NULL;
 }
 
+void session_change(struct member *member, Participant *participant, unsigned changes, int64_t now_ms)
+{
+    struct room *room = member->room;
+    if (member->listed) {
+        room->digest -= member_digest(member);
+        room->seq++;
+    }
+    member->participant_version++;
+    if (member->listed)
+        room->digest += member_digest(member);
+    set_participant(member, participant);
+    room_update_member(room, member, changes, now_ms);
+}
+
 static void member_free(struct member *member)
 {
     struct shard *shard = member->shard;
@@ -541,20 +555,11 @@ static void apply_participant(const struct binding *binding, struct member *memb
         (profile_differs(old, new) ? CHANGED_PROFILE : 0) | (tracks_differ(old, new) ? CHANGED_TRACKS : 0);
     if (changes == 0)
         return;
-    struct room *room = member->room;
-    if (member->listed) {
-        room->digest -= member_digest(member);
-        room->seq++;
-    }
-    member->participant_version++;
-    if (member->listed)
-        room->digest += member_digest(member);
     /* Who somebody is and may do is not the gateway's to change. */
     new->permissions = old->permissions;
     new->kind = old->kind;
     new->identity = member->identity;
-    set_participant(member, new);
-    room_update_member(room, member, changes, binding->now_ms);
+    session_change(member, new, changes, binding->now_ms);
 }
 
 static void update(const struct binding *binding, struct member *member)

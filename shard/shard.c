@@ -12,16 +12,9 @@ typedef Signalbox__Cluster__V1__Item Item;
 enum relay_refusal { RELAY_STALE_SENDER, RELAY_NO_RECEIVER, RELAY_RECEIVER_DETACHED };
 
 const struct shard_limits shard_default_limits = {
-    .rooms = 100000,
-    .participants = 200000,
-    .room_participants = 10000,
-    .ring_entries = 256,
-    .ring_bytes = 256 * 1024,
-    .ring_age_ms = 60 * 1000,
-    .batch_ms = 5,
-    .snapshot_page_bytes = 40 * 1024,
-    .snapshot_ttl_ms = 30 * 1000,
-    .departure_ms = 60 * 1000,
+#define LIMIT(name, def, min, max, unit, help) .name = def,
+#include "shard/limits_table.h"
+#undef LIMIT
 };
 
 static void on_flush_timer(struct timer *timer, int64_t now_ms)

@@ -1,0 +1,254 @@
+#include "shard/process.h"
+
+#include "common/admin_http.h"
+#include "common/arena.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { REPLY_ARENA_MAX = 32 * 1024 * 1024, ADMIN_ERROR_MAX = 256 };
+
+/* Label values of M_ROOMS and M_PARTICIPANTS. */
+enum { ROOMS_LIVE, ROOMS_SETTLING };
+enum { PARTICIPANTS_ATTACHED, PARTICIPANTS_DETACHED };
+
+struct shard_process {
+    struct loop *loop;
+    const struct shard_config *config;
+    struct shard *shard;
+    struct node *node;
+    struct admin_http *admin;
+    struct arena reply_arena;
+    struct loop_task flush_task;
+    struct timer drain_deadline;
+    bool draining;
+    enum program_exit exit;
+};
+
+static void end(struct shard_process *process, enum program_exit exit)
+{
+    process->exit = exit;
+    loop_stop(process->loop);
+}
+
+/* --- what the rooms want ------------------------------------------------------------------------------------------ */
+
+static void on_to_gateway(void *ctx, const struct node_address *gateway, struct payload *item)
+{
+    struct shard_process *process = ctx;
+    node_send(process->node, gateway, item);
+}
+
+static void on_flush(struct loop_task *task)
+{
+    struct shard_process *process = container_of(task, struct shard_process, flush_task);
+    shard_flush(process->shard, loop_now_ms(process->loop));
+}
+
+static void on_flush_soon(void *ctx)
+{
+    struct shard_process *process = ctx;
+    loop_defer(process->loop, &process->flush_task);
+}
+
+static int64_t on_wall_ms(void *ctx)
+{
+    return clock_wall_ms();
+}
+
+/* --- what the cluster says ---------------------------------------------------------------------------------------- */
+
+static void on_item(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
+                    int64_t now_ms)
+{
+    struct shard_process *process = ctx;
+    shard_item(process->shard, from, item, now_ms);
+}
+
+/* Gateways repeat their sessions' states, and clients their messages, until they are acknowledged. */
+static void on_gap(void *ctx, const struct node_address *from, int64_t now_ms)
+{
+}
+
+static void on_view(void *ctx, struct view *view, int64_t now_ms)
+{
+    struct shard_process *process = ctx;
+    shard_view(process->shard, view, now_ms);
+}
+
+/* The node has logged it; rooms stand still until it is back. */
+static void on_bus(void *ctx, bool up, int64_t now_ms)
+{
+}
+
+static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
+{
+    struct shard_process *process = ctx;
+    if (state == MEMBERSHIP_LEFT) {
+        end(process, PROGRAM_EXIT_OK);
+    } else if (state == MEMBERSHIP_REMOVED) {
+        log_error("removed_from_view", log_str("action", "ends, to be started again as a new incarnation"));
+        end(process, PROGRAM_EXIT_FAILED);
+    }
+}
+
+static void on_load(void *ctx, Signalbox__Cluster__V1__Load *load)
+{
+    struct shard_process *process = ctx;
+    struct shard_stats stats = shard_stats(process->shard);
+    load->rooms = (uint32_t)stats.rooms;
+    load->participants = (uint32_t)stats.participants;
+    load->queue_depth = (uint32_t)(stats.pending_events + node_pending_items(process->node));
+    load->full = stats.rooms >= (size_t)process->config->limits.rooms ||
+                 stats.participants >= (size_t)process->config->limits.participants;
+}
+
+static void on_admin(void *ctx, const Signalbox__Cluster__V1__AdminRequest *request, int64_t now_ms)
+{
+    struct shard_process *process = ctx;
+    Signalbox__Cluster__V1__AdminReply reply = SIGNALBOX__CLUSTER__V1__ADMIN_REPLY__INIT;
+    arena_reset(&process->reply_arena);
+    if (!shard_admin(process->shard, request, &process->reply_arena, &reply, now_ms)) {
+        reply.code = SIGNALBOX__V1__CODE__UNKNOWN_MESSAGE;
+        reply.message = (char *)"this shard does not know this request";
+    }
+    reply.request_id = request->request_id;
+    node_reply(process->node, request->reply_subject, &reply);
+}
+
+static void on_fatal(void *ctx, const char *text)
+{
+    struct shard_process *process = ctx;
+    log_error(
+        "cannot_start", log_str("reason", text),
+        log_str("action", "mend nats.user, nats.password or nats.nkey_seed_file, or what the NATS server permits"));
+    end(process, PROGRAM_EXIT_FAILED);
+}
+
+/* --- what the operator asks ----------------------------------------------------------------------------------------
+ */
+
+static bool on_ready(void *ctx, char *reason, size_t size)
+{
+    struct shard_process *process = ctx;
+    enum membership_state state = node_state(process->node);
+    if (process->draining)
+        snprintf(reason, size, "draining");
+    else if (node_view(process->node) == NULL && !node_bus_up(process->node))
+        snprintf(reason, size, "not connected to NATS; the log says why (bus_connect_failed)");
+    else if (state != MEMBERSHIP_ACTIVE)
+        snprintf(reason, size, "not in the view yet: %s", membership_state_name(state));
+    else
+        return true;
+    return false;
+}
+
+static void on_collect(void *ctx)
+{
+    struct shard_process *process = ctx;
+    struct shard_stats stats = shard_stats(process->shard);
+    metric_set_at(M_ROOMS, ROOMS_LIVE, (int64_t)(stats.rooms - stats.settling_rooms));
+    metric_set_at(M_ROOMS, ROOMS_SETTLING, (int64_t)stats.settling_rooms);
+    metric_set_at(M_PARTICIPANTS, PARTICIPANTS_ATTACHED, (int64_t)(stats.participants - stats.detached));
+    metric_set_at(M_PARTICIPANTS, PARTICIPANTS_DETACHED, (int64_t)stats.detached);
+    metric_set(M_FANOUT_QUEUE_DEPTH, (int64_t)(stats.pending_events + node_pending_items(process->node)));
+}
+
+/* --- beginning and end ---------------------------------------------------------------------------------------------
+ */
+
+static void on_drain_deadline(struct timer *timer, int64_t now_ms)
+{
+    struct shard_process *process = container_of(timer, struct shard_process, drain_deadline);
+    log_error("drain_deadline", log_int("deadline_ms", process->config->drain_deadline_ms),
+              log_str("membership", membership_state_name(node_state(process->node))),
+              log_str("bus", node_bus_up(process->node) ? "up" : "down"),
+              log_str("action", "ends without having left the view"));
+    end(process, PROGRAM_EXIT_FAILED);
+}
+
+void shard_process_stop(struct shard_process *process, bool at_once)
+{
+    if (at_once) {
+        end(process, PROGRAM_EXIT_FAILED);
+        return;
+    }
+    process->draining = true;
+    timer_set(loop_timers(process->loop), &process->drain_deadline,
+              loop_now_ms(process->loop) + process->config->drain_deadline_ms);
+    node_leave(process->node);
+}
+
+enum program_exit shard_process_exit(const struct shard_process *process)
+{
+    return process->exit;
+}
+
+static void open_shard(struct shard_process *process, const struct node_address *self)
+{
+    static const struct shard_actions actions = {
+        .to_gateway = on_to_gateway, .flush_soon = on_flush_soon, .wall_ms = on_wall_ms};
+    const struct shard_config *config = process->config;
+    struct shard_options options = {.self = *self, .duplicate = (enum duplicate_policy)config->duplicate};
+#define LIMIT(name, def, min, max, unit, help) options.limits.name = (uint32_t)config->limits.name;
+#include "shard/limits_table.h"
+#undef LIMIT
+    bool valid = cluster_parse_seed(config->cluster.placement_seed, &options.seed);
+    assert(valid); /* checked when it was loaded */
+    process->shard = shard_new(&options, loop_timers(process->loop), &actions, process);
+}
+
+struct shard_process *shard_process_open(struct loop *loop, const struct shard_config *config)
+{
+    static const struct node_handlers node_handlers = {.item = on_item,
+                                                       .gap = on_gap,
+                                                       .view = on_view,
+                                                       .bus = on_bus,
+                                                       .state = on_state,
+                                                       .load = on_load,
+                                                       .admin = on_admin,
+                                                       .fatal = on_fatal};
+    static const struct admin_http_handlers admin_handlers = {.ready = on_ready, .collect = on_collect};
+    struct shard_process *process = mem_new(struct shard_process);
+    struct node_options options;
+    char error[ADMIN_ERROR_MAX];
+
+    process->loop = loop;
+    process->config = config;
+    arena_init(&process->reply_arena, REPLY_ARENA_MAX);
+    loop_task_init(&process->flush_task, on_flush);
+    timer_init(&process->drain_deadline, on_drain_deadline);
+    cluster_node_options(&config->cluster, NODE_SHARD, &options);
+    options.weight = (uint32_t)config->weight;
+    open_shard(process, &options.self);
+    process->node = node_open(loop, &options, &node_handlers, process);
+    process->admin =
+        admin_http_open(loop, config->cluster.admin_listen, TIER_SHARD, &admin_handlers, process, error, sizeof error);
+    if (process->admin == NULL) {
+        log_error("admin_listener_failed", log_str("reason", error));
+        shard_process_close(&process);
+        return NULL;
+    }
+    log_info("shard_started", log_str("version", SBX_VERSION), log_str("id", options.self.id),
+             log_hex("incarnation", options.self.incarnation), log_str("admin", config->cluster.admin_listen));
+    return process;
+}
+
+void shard_process_close(struct shard_process **process_ptr)
+{
+    struct shard_process *process = *process_ptr;
+    if (process == NULL)
+        return;
+    admin_http_close(&process->admin);
+    node_close(&process->node);
+    shard_free(&process->shard);
+    timer_cancel(loop_timers(process->loop), &process->drain_deadline);
+    loop_task_cancel(&process->flush_task);
+    arena_done(&process->reply_arena);
+    free(process);
+    *process_ptr = NULL;
+}
