@@ -35,16 +35,6 @@ struct session *session_new(struct gateway *gateway, const struct sid *sid, stru
     return session;
 }
 
-static void interest_free(struct interest **interest)
-{
-    if (*interest == NULL)
-        return;
-    for (size_t i = 0; i < (*interest)->mute_key_count; i++)
-        free((*interest)->mute_keys[i]);
-    free(*interest);
-    *interest = NULL;
-}
-
 void session_free(struct session **session_ptr)
 {
     struct session *session = *session_ptr;

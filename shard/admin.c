@@ -223,7 +223,7 @@ static void list_rooms(const struct admin_call *call)
 {
     const Signalbox__Cluster__V1__ListRooms *list = call->request->list_rooms;
     size_t limit = list->limit == 0 || list->limit > ROOMS_PER_PAGE_MAX ? ROOMS_PER_PAGE_MAX : list->limit;
-    struct room *rooms[ROOMS_PER_PAGE_MAX], *room, *next;
+    struct room *rooms[ROOMS_PER_PAGE_MAX] = {NULL}, *room, *next;
     struct room_key after;
     size_t count = 0, matching = 0;
 
