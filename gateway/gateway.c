@@ -11,22 +11,9 @@
 enum { DRAIN_TICK_MS = 50, NOT_READY_RETRY_MS = 2000, STRIKES_PER_MALFORMED = 20 };
 
 const struct gateway_limits gateway_default_limits = {
-    .message_bytes = 64 * 1024,
-    .metadata_bytes = 4096,
-    .attributes = 32,
-    .tracks = 16,
-    .send_bytes = 16 * 1024,
-    .ack_delay_ms = 50,
-    .retransmit_ms = 1000,
-    .ping_interval_ms = 20 * 1000,
-    .resume_window_ms = 30 * 1000,
-    .hello_timeout_ms = 10 * 1000,
-    .retry_base_ms = 500,
-    .retry_max_ms = 15 * 1000,
-    .join_timeout_ms = 10 * 1000,
-    .messages = {.rate_per_s = 200, .burst = 1000},
-    .bytes = {.rate_per_s = 512 * 1024, .burst = 2 * 1024 * 1024},
-    .abuse_strikes = 500,
+#define LIMIT(name, def, min, max, unit, help) .name = def,
+#include "gateway/limits_table.h"
+#undef LIMIT
 };
 
 static void on_drain_tick(struct timer *timer, int64_t now_ms);
@@ -125,6 +112,16 @@ static void on_hello_timeout(struct timer *timer, int64_t now_ms)
                SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "no hello has come in time");
 }
 
+static struct bucket_limit message_budget(const struct gateway_limits *limits)
+{
+    return (struct bucket_limit){.rate_per_s = limits->messages_per_s, .burst = limits->messages_burst};
+}
+
+static struct bucket_limit byte_budget(const struct gateway_limits *limits)
+{
+    return (struct bucket_limit){.rate_per_s = limits->bytes_per_s, .burst = limits->bytes_burst};
+}
+
 struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
                                    int64_t now_ms)
 {
@@ -135,8 +132,9 @@ struct client *gateway_client_open(struct gateway *gateway, void *transport, str
     client->claims = take_claims;
     list_append(&gateway->clients, &client->link);
     gateway->client_count++;
-    bucket_init(&client->messages, &limits->messages, now_ms);
-    bucket_init(&client->bytes, &limits->bytes, now_ms);
+    struct bucket_limit messages = message_budget(limits), bytes = byte_budget(limits);
+    bucket_init(&client->messages, &messages, now_ms);
+    bucket_init(&client->bytes, &bytes, now_ms);
     timer_init(&client->hello_timer, on_hello_timeout);
     timer_set(gateway->wheel, &client->hello_timer, now_ms + limits->hello_timeout_ms);
     return client;
@@ -177,13 +175,14 @@ static void tell_throttled(struct client *client, const char *budget, uint32_t r
 static bool within_budget(struct client *client, const Signalbox__V1__ClientMessage *message, size_t size,
                           int64_t now_ms)
 {
-    const struct gateway_limits *limits = &client->gateway->options.limits;
-    bool messages_ok = bucket_take(&client->messages, &limits->messages, 1, now_ms);
-    bool bytes_ok = messages_ok && bucket_take(&client->bytes, &limits->bytes, (uint32_t)size, now_ms);
+    struct bucket_limit messages = message_budget(&client->gateway->options.limits);
+    struct bucket_limit bytes = byte_budget(&client->gateway->options.limits);
+    bool messages_ok = bucket_take(&client->messages, &messages, 1, now_ms);
+    bool bytes_ok = messages_ok && bucket_take(&client->bytes, &bytes, (uint32_t)size, now_ms);
     if (messages_ok && bytes_ok)
         return true;
-    uint32_t wait_ms = messages_ok ? bucket_wait_ms(&client->bytes, &limits->bytes, (uint32_t)size, now_ms)
-                                   : bucket_wait_ms(&client->messages, &limits->messages, 1, now_ms);
+    uint32_t wait_ms = messages_ok ? bucket_wait_ms(&client->bytes, &bytes, (uint32_t)size, now_ms)
+                                   : bucket_wait_ms(&client->messages, &messages, 1, now_ms);
     metric_add_at(M_THROTTLED, messages_ok ? 1 : 0, 1);
     if (strike(client, 1, now_ms))
         return false;

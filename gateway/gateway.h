@@ -13,7 +13,6 @@
 #ifndef SBX_GATEWAY_GATEWAY_H
 #define SBX_GATEWAY_GATEWAY_H
 
-#include "common/bucket.h"
 #include "common/jwt.h"
 #include "common/link.h"
 #include "common/timer.h"
@@ -52,21 +51,11 @@ enum close_code {
     CLOSE_HELLO_EXPECTED = 4310,
 };
 
+/* What one client may do; gateway/limits_table.h says what each means. */
 struct gateway_limits {
-    uint32_t message_bytes; /* one WebSocket message */
-    uint32_t metadata_bytes;
-    uint32_t attributes;
-    uint32_t tracks;
-    uint32_t send_bytes;
-    uint32_t ack_delay_ms;
-    uint32_t retransmit_ms;
-    uint32_t ping_interval_ms;
-    uint32_t resume_window_ms;
-    uint32_t hello_timeout_ms;
-    uint32_t retry_base_ms, retry_max_ms;
-    uint32_t join_timeout_ms; /* a join that no owner has answered */
-    struct bucket_limit messages, bytes; /* of one connection */
-    uint32_t abuse_strikes; /* refusals by a budget, decaying by one a second, before the connection is closed */
+#define LIMIT(name, def, min, max, unit, help) uint32_t name;
+#include "gateway/limits_table.h"
+#undef LIMIT
 };
 
 extern const struct gateway_limits gateway_default_limits;

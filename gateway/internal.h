@@ -6,6 +6,7 @@
 #define SBX_GATEWAY_INTERNAL_H
 
 #include "common/arena.h"
+#include "common/bucket.h"
 #include "common/epoch.h"
 #include "common/ids.h"
 #include "common/list.h"
