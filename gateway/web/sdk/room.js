@@ -47,6 +47,7 @@ export class Room extends Emitter {
    * @param {object} options
    * @param {string} [options.token] access token
    * @param {() => Promise<string>} [options.getToken] asked for a token at each join and before one expires
+   * @param {boolean} [options.autoRefresh] false: getToken gives another identity each time, so ask at joins alone
    * @param {string} [options.room] if the token leaves it open
    * @param {string} [options.name] display name, metadata and attributes: instead of the token's
    * @param {string} [options.metadata]
@@ -80,7 +81,7 @@ export class Room extends Emitter {
     const { token, getToken } = this.#options;
     const session = new Session(this.#url, {
       getToken: getToken ?? (() => Promise.resolve(token)),
-      canRefresh: Boolean(getToken),
+      canRefresh: Boolean(getToken) && this.#options.autoRefresh !== false,
       makeJoin: () => this.#makeJoin(),
     });
     this.#session = session;

@@ -121,6 +121,8 @@ export interface RoomOptions {
   /** An access token, or a function that gets one: asked at each join and before a token expires. */
   token?: string;
   getToken?: () => Promise<string>;
+  /** Default true. False if getToken gives another identity each time: then it is asked at joins alone. */
+  autoRefresh?: boolean;
   /** If the token leaves the room open. */
   room?: string;
   /** Instead of the token's. */
