@@ -85,8 +85,8 @@ export class Stage {
       const rows = Math.ceil(count / columns);
       const boxWidth = (width - GAP_PX * (columns - 1)) / columns;
       const boxHeight = (height - GAP_PX * (rows - 1)) / rows;
-      // On narrow screens tiles may be squarer than their video.
-      const aspect = width < 600 ? Math.max(0.8, Math.min(ASPECT, boxWidth / boxHeight)) : ASPECT;
+      // Tiles may be squarer than their video where that makes them larger, most of all on narrow screens.
+      const aspect = Math.max(width < 600 ? 0.8 : 4 / 3, Math.min(ASPECT, boxWidth / boxHeight));
       const tileWidth = Math.min(boxWidth, boxHeight * aspect);
       const area = tileWidth * (tileWidth / aspect);
       if (area > best.area) best = { area, width: tileWidth, height: tileWidth / aspect };

@@ -5,10 +5,10 @@
  * @param {(speaking: boolean, level: number) => void} callback level from 0 to 100
  * @returns {() => void} stops it
  */
-export function detectSpeaking(track, callback, { threshold = 12, holdMs = 600, intervalMs = 100 } = {}) {
+export function detectSpeaking(track, callback, { threshold = 35, holdMs = 600, intervalMs = 100 } = {}) {
   const context = new AudioContext();
   const analyser = context.createAnalyser();
-  analyser.fftSize = 512;
+  analyser.fftSize = 2048;
   const source = context.createMediaStreamSource(new MediaStream([track]));
   source.connect(analyser);
   const samples = new Float32Array(analyser.fftSize);
@@ -20,7 +20,9 @@ export function detectSpeaking(track, callback, { threshold = 12, holdMs = 600, 
     if (context.state === 'suspended') context.resume().catch(() => {});
     analyser.getFloatTimeDomainData(samples);
     const rms = Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
-    const level = track.enabled ? Math.min(100, Math.round(rms * 300)) : 0;
+    // Loudness is heard logarithmically: -60 dB below full scale is silence, speech begins around -40 dB.
+    const decibels = 20 * Math.log10(Math.max(rms, 1e-6));
+    const level = track.enabled ? Math.round(Math.min(100, Math.max(0, (decibels + 60) / 0.6))) : 0;
     const now = performance.now();
     if (level >= threshold) loudAt = now;
     const active = now - loudAt < holdMs;

@@ -1,0 +1,209 @@
+/**
+ * A video call of two Chromium pages on two gateways.
+ *
+ *   SIGNALBOX_INVITE=JWT SIGNALBOX_ROOM=demo node call.mjs https://localhost:8443 https://localhost:8444
+ *
+ * Screenshots go to $SIGNALBOX_SCREENSHOTS (default build/screenshots). Ends with "N passed, N failed".
+ */
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+
+const VIDEO_BAR_MS = 3000;
+const STEP_TIMEOUT_MS = 15000;
+
+const gateways = process.argv.slice(2);
+const { SIGNALBOX_INVITE: invite = '', SIGNALBOX_ROOM: roomName = 'demo' } = process.env;
+const screenshots = process.env.SIGNALBOX_SCREENSHOTS
+  ?? join(fileURLToPath(new URL('../..', import.meta.url)), 'build/screenshots');
+if (gateways.length < 2 || !invite) {
+  console.error('usage: SIGNALBOX_INVITE=JWT node call.mjs GATEWAY-URL GATEWAY-URL');
+  process.exit(2);
+}
+mkdirSync(screenshots, { recursive: true });
+
+let passed = 0;
+let failed = 0;
+
+async function check(name, step) {
+  try {
+    await step();
+    passed += 1;
+    console.log(`ok ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED ${name}\n    ${error.message.split('\n').slice(0, 6).join('\n    ')}`);
+  }
+}
+
+/** Evaluates until the value is as wanted: playwright's waitForFunction does not wait for asynchronous predicates. */
+async function until(page, what, evaluate, isWanted = Boolean, timeoutMs = STEP_TIMEOUT_MS) {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const value = await page.evaluate(evaluate);
+    if (isWanted(value)) return value;
+    if (Date.now() > deadline) throw new Error(`${what}: still ${JSON.stringify(value)} after ${timeoutMs} ms`);
+    await new Promise((resolve) => { setTimeout(resolve, 50); });
+  }
+}
+
+const link = (gateway, more) => {
+  const fragment = new URLSearchParams({ token: invite, room: roomName, ...more });
+  return `${gateway}/demo/#${fragment}`;
+};
+
+const launch = () => chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: [
+    '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', '--no-sandbox',
+    '--autoplay-policy=no-user-gesture-required', '--allow-loopback-in-peer-connection', '--disable-quic',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run',
+  ],
+});
+
+async function open(browser, options = {}) {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1280, height: 800 }, ...options });
+  const page = await context.newPage();
+  page.errors = [];
+  page.on('pageerror', (error) => page.errors.push(error.message));
+  page.on('console', (message) => {
+    if (message.type() === 'error' || message.type() === 'warning') page.errors.push(message.text());
+  });
+  return page;
+}
+
+const shoot = (page, name) => page.screenshot({ path: join(screenshots, `${name}.png`) });
+const testId = (page, id) => page.locator(`[data-testid="${id}"]`);
+const statusOf = (page) => page.evaluate(() => Object.fromEntries(
+  ['gateway', 'shard', 'epoch', 'state'].map((name) => [
+    name, document.querySelector(`[data-testid="status-${name}"]`).textContent,
+  ]),
+));
+
+/** Frames of remote video that this page has decoded, over all its peer connections. */
+const decodedFrames = async () => {
+  const { room } = window.signalbox ?? {};
+  if (!room) return 0;
+  const { peers } = await room.getStats();
+  return Object.values(peers).flatMap((peer) => peer.reports)
+    .filter((report) => report.type === 'inbound-rtp' && report.kind === 'video')
+    .reduce((sum, report) => sum + (report.framesDecoded ?? 0), 0);
+};
+
+const browser = await launch();
+try {
+  const ann = await open(browser);
+  const bob = await open(browser);
+
+  await check('the page before the call shows the camera', async () => {
+    await ann.goto(link(gateways[0]));
+    await testId(ann, 'name-input').fill('Ann Lee');
+    await until(ann, 'preview', () => document.getElementById('preview').videoWidth > 0);
+    await shoot(ann, 'prejoin');
+  });
+
+  await check('the first one joins', async () => {
+    await testId(ann, 'join-button').click();
+    await until(ann, 'state', () => window.signalbox?.room.state, (state) => state === 'connected');
+  });
+
+  await check('video flows both ways soon after the second join', async () => {
+    await bob.goto(link(gateways[1]));
+    await testId(bob, 'name-input').fill('Bob Moreno');
+    await until(bob, 'preview', () => document.getElementById('preview').videoWidth > 0);
+    const start = Date.now();
+    await testId(bob, 'join-button').click();
+    await Promise.all([
+      until(ann, 'frames decoded by the first', decodedFrames, (frames) => frames > 0),
+      until(bob, 'frames decoded by the second', decodedFrames, (frames) => frames > 0),
+    ]);
+    const tookMs = Date.now() - start;
+    const verdict = tookMs <= VIDEO_BAR_MS ? 'ok' : 'short';
+    console.log(`figure video_both_ways_ms ${tookMs} ms bar <= ${VIDEO_BAR_MS} ${verdict}`);
+    assert.equal(verdict, 'ok');
+  });
+
+  await check('the room is on one shard, its people on two gateways', async () => {
+    const [a, b] = [await statusOf(ann), await statusOf(bob)];
+    console.log(`    ${a.gateway} and ${b.gateway}, ${a.shard} and ${b.shard}, epoch ${a.epoch}`);
+    assert.notEqual(a.gateway, b.gateway);
+    assert.equal(a.shard, b.shard);
+    assert.match(a.shard, /\w/);
+    assert.deepEqual([a.state, b.state], ['connected', 'connected']);
+  });
+
+  await check('both see the same people', async () => {
+    const people = () => window.signalbox.room.participants.size;
+    await until(ann, 'people', people, (size) => size === 1);
+    await until(bob, 'people', people, (size) => size === 1);
+    assert.equal(await testId(ann, 'tile').count(), 2);
+    assert.equal(await testId(bob, 'tile').count(), 2);
+    await testId(ann, 'tile').and(ann.locator('[data-name="Bob Moreno"]')).waitFor({ timeout: STEP_TIMEOUT_MS });
+  });
+
+  await check('chat goes both ways', async () => {
+    for (const [from, to, text] of [[ann, bob, 'Hello Bob, can you see me?'], [bob, ann, 'Loud and clear, Ann!']]) {
+      if (await testId(from, 'chat-input').isHidden()) await testId(from, 'chat-button').click();
+      await testId(from, 'chat-input').fill(text);
+      await testId(from, 'chat-send').click();
+      await testId(to, 'chat-message').filter({ hasText: text }).waitFor({ state: 'attached', timeout: STEP_TIMEOUT_MS });
+      await from.locator('[data-testid="chat-message"].own:not(.pending):not(.failed)').filter({ hasText: text })
+        .waitFor({ timeout: STEP_TIMEOUT_MS });
+    }
+    await until(bob, 'frames to look at', decodedFrames, (frames) => frames > 30);
+    await shoot(bob, 'call-chat');
+  });
+
+  await check('a speaker is marked for the other', async () => {
+    await testId(ann, 'tile').and(ann.locator('[data-name="Bob Moreno"][data-speaking="true"]'))
+      .waitFor({ timeout: STEP_TIMEOUT_MS });
+    await testId(ann, 'people-button').click();
+    await shoot(ann, 'call-people');
+    await testId(ann, 'people-button').click();
+    await shoot(ann, 'call');
+  });
+
+  await check('mute is seen by the other, and unmute', async () => {
+    const bobsTile = (mic) => testId(ann, 'tile').and(ann.locator(`[data-name="Bob Moreno"][data-mic="${mic}"]`));
+    await testId(bob, 'mic-button').click();
+    await bobsTile('off').waitFor({ timeout: STEP_TIMEOUT_MS });
+    await testId(bob, 'camera-button').click();
+    await testId(ann, 'tile').and(ann.locator('[data-name="Bob Moreno"][data-camera="off"]'))
+      .waitFor({ timeout: STEP_TIMEOUT_MS });
+    await shoot(ann, 'muted');
+    await testId(bob, 'mic-button').click();
+    await testId(bob, 'camera-button').click();
+    await bobsTile('on').waitFor({ timeout: STEP_TIMEOUT_MS });
+  });
+
+  await check('who has no camera and no microphone joins all the same', async () => {
+    // A page without the permission, on a phone's screen.
+    const mobile = await open(browser, { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true });
+    await mobile.addInitScript(() => {
+      navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('none', 'NotFoundError'));
+    });
+    await mobile.goto(link(gateways[0], { name: 'Cleo', autojoin: '1' }));
+    await until(mobile, 'state', () => window.signalbox?.room.state, (state) => state === 'connected');
+    await until(mobile, 'frames from two', decodedFrames, (frames) => frames > 20);
+    await testId(ann, 'tile').and(ann.locator('[data-name="Cleo"]')).waitFor({ timeout: STEP_TIMEOUT_MS });
+    await shoot(mobile, 'mobile');
+    await shoot(ann, 'three');
+    await mobile.context().close();
+    await testId(ann, 'tile').and(ann.locator('[data-name="Cleo"]')).waitFor({ state: 'detached', timeout: STEP_TIMEOUT_MS });
+  });
+
+  await check('leaving is seen by the other', async () => {
+    await testId(bob, 'leave-button').click();
+    await testId(bob, 'ended').waitFor({ timeout: STEP_TIMEOUT_MS });
+    await testId(ann, 'tile').and(ann.locator('[data-name="Bob Moreno"]')).waitFor({ state: 'detached', timeout: STEP_TIMEOUT_MS });
+    await shoot(bob, 'left');
+  });
+
+  await check('no page reported an error', async () => assert.deepEqual([...ann.errors, ...bob.errors], []));
+} finally {
+  await browser.close();
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);
