@@ -26,8 +26,14 @@ test('close codes say what to do', () => {
 });
 
 test('the leave message knows more than the code', () => {
-  const end = closeAction(4100, '', { reason: 'CAPACITY', action: 'REJOIN', retryAfterMs: 700, message: 'full' });
-  assert.deepEqual(end, { action: 'rejoin', reason: 'CAPACITY', delayMs: 700, message: 'full' });
+  const end = closeAction(4002, '', { reason: 'SESSION_GONE', action: 'REJOIN', retryAfterMs: 700, message: 'gone' });
+  assert.deepEqual(end, { action: 'rejoin', reason: 'SESSION_GONE', delayMs: 700, message: 'gone' });
+});
+
+test('an overloaded server ends no session', () => {
+  const end = closeAction(4100, '', { reason: 'CAPACITY', action: 'REJOIN', retryAfterMs: 700 });
+  assert.deepEqual([end.action, end.delayMs], ['resume', 700]);
+  assert.equal(closeAction(4100, '', { action: 'STOP' }).action, 'stop');
 });
 
 test('the delay of an overloaded server is in the close reason too', () => {

@@ -56,10 +56,12 @@ export function closeAction(code, text = '', leave = null) {
   if (code >= 4200 && code <= 4299) action = 'rejoin';
   if (code >= 4300 && code <= 4399) action = 'stop';
   const said = { RESUME: 'resume', REJOIN: 'rejoin', STOP: 'stop' }[leave?.action];
-  if (said) action = said;
+  const isOverload = code >= 4100 && code <= 4199;
+  // An overloaded server has not looked at the session: only one that has can say that it is gone.
+  if (said && !(isOverload && said === 'rejoin')) action = said;
 
   let delayMs = leave?.retryAfterMs || null;
-  if (delayMs === null && code >= 4100 && code <= 4199) {
+  if (delayMs === null && isOverload) {
     const match = /retry_after_ms=(\d+)/.exec(text);
     if (match) delayMs = Number(match[1]);
   }

@@ -223,7 +223,10 @@ export class Room extends Emitter {
   // From the session
 
   #makeJoin() {
-    const { room = '', name = '', metadata = '', attributes = {}, interest } = this.#options;
+    // Once joined, this participant's own state is what counts: it may have changed since.
+    const joined = this.localParticipant.sid !== '';
+    const { name = '', metadata = '', attributes = {} } = joined ? this.localParticipant : this.#options;
+    const { room = '', interest } = this.#options;
     const tracks = [...this.#publications.values()].map(writeTrack);
     return { room, name, metadata, attributes, interest, tracks };
   }

@@ -58,7 +58,7 @@ export class Session extends Emitter {
    * @param {string} url base URL of the cluster
    * @param {object} options
    * @param {() => Promise<string>} options.getToken
-   * @param {() => object} options.makeJoin the Join message for a session that starts now
+   * @param {() => object} options.makeJoin the Join message for a connection that is made now
    */
   constructor(url, options) {
     super();
@@ -193,8 +193,10 @@ export class Session extends Emitter {
     const clientInfo = {
       sdk: SDK_NAME, sdkVersion: SDK_VERSION, platform: (globalThis.navigator?.userAgent ?? '').slice(0, 128),
     };
-    if (fresh) return { token: this.#token, join: this.#options.makeJoin(), clientInfo };
-    return { resumeToken: this.#resumeToken, last: writePosition(this.roster.position), clientInfo };
+    // With a resume token, `join` says what to restore if the cluster has lost the session, and what to hear.
+    const join = this.#options.makeJoin();
+    if (fresh) return { token: this.#token, join, clientInfo };
+    return { resumeToken: this.#resumeToken, last: writePosition(this.roster.position), join, clientInfo };
   }
 
   #onEnd(connection, code, reason) {
