@@ -3,10 +3,11 @@
  *
  *   SIGNALBOX_INVITE=JWT SIGNALBOX_ROOM=demo node call.mjs https://localhost:8443 https://localhost:8444
  *
- * Screenshots go to $SIGNALBOX_SCREENSHOTS (default build/screenshots). Ends with "N passed, N failed".
+ * With SIGNALBOX_RUN (the state directory of scripts/up) one of the gateways is killed under the call. Screenshots go to
+ * $SIGNALBOX_SCREENSHOTS (default build/screenshots). Ends with "N passed, N failed".
  */
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
@@ -49,8 +50,9 @@ async function until(page, what, evaluate, isWanted = Boolean, timeoutMs = STEP_
   }
 }
 
-const link = (gateway, more) => {
+const link = (gateway, more = {}, urls = []) => {
   const fragment = new URLSearchParams({ token: invite, room: roomName, ...more });
+  urls.forEach((url) => fragment.append('url', url));
   return `${gateway}/demo/#${fragment}`;
 };
 
@@ -92,6 +94,22 @@ const decodedFrames = async () => {
     .reduce((sum, report) => sum + (report.framesDecoded ?? 0), 0);
 };
 
+/** Writes down whatever a lost connection could do to a call. */
+const watchCall = () => {
+  window.seen = [];
+  for (const type of ['reconnecting', 'connected', 'resumed', 'rejoined', 'participantConnected',
+    'participantDisconnected', 'trackSubscribed', 'trackUnsubscribed', 'connectionStateChanged', 'error']) {
+    window.signalbox.room.on(type, () => window.seen.push(type));
+  }
+};
+
+/** What must not change: who is who, who is there, and how many messages negotiation has taken. */
+const callState = async () => {
+  const { room } = window.signalbox;
+  const { signaling } = await room.getStats();
+  return { sid: room.serverInfo.sid, others: [...room.participants.keys()], delivered: signaling.delivered, sent: signaling.sent };
+};
+
 const browser = await launch();
 try {
   const ann = await open(browser);
@@ -110,7 +128,7 @@ try {
   });
 
   await check('video flows both ways soon after the second join', async () => {
-    await bob.goto(link(gateways[1]));
+    await bob.goto(link(gateways[1], {}, [gateways[1], gateways[0]]));
     await testId(bob, 'name-input').fill('Bob Moreno');
     await until(bob, 'preview', () => document.getElementById('preview').videoWidth > 0);
     const start = Date.now();
@@ -193,6 +211,25 @@ try {
     await mobile.context().close();
     await testId(ann, 'tile').and(ann.locator('[data-name="Cleo"]')).waitFor({ state: 'detached', timeout: STEP_TIMEOUT_MS });
   });
+
+  if (process.env.SIGNALBOX_RUN) {
+    await check('the death of a gateway touches neither the call nor the roster', async () => {
+      await until(bob, 'all acknowledged', async () => (await window.signalbox.room.getStats()).signaling.unackedBytes,
+        (bytes) => bytes === 0);
+      for (const page of [ann, bob]) await page.evaluate(watchCall);
+      const before = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
+      process.kill(Number(readFileSync(join(process.env.SIGNALBOX_RUN, 'gateway-2.pid'), 'utf8')), 'SIGKILL');
+      await until(bob, 'gateway', () => window.signalbox.room.serverInfo.gateway, (name) => name === 'gateway-1');
+      await until(bob, 'state', () => window.signalbox.room.state, (state) => state === 'connected');
+      const after = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
+      assert.deepEqual(after, before);
+      assert.deepEqual(await bob.evaluate(() => window.seen), ['reconnecting', 'resumed', 'connected']);
+      assert.deepEqual(await ann.evaluate(() => window.seen), []);
+      const frames = await bob.evaluate(decodedFrames);
+      await until(bob, 'further frames', decodedFrames, (count) => count > frames + 10);
+      bob.errors = bob.errors.filter((text) => !text.includes('WebSocket connection')); // browsers report each attempt
+    });
+  }
 
   await check('leaving is seen by the other', async () => {
     await testId(bob, 'leave-button').click();

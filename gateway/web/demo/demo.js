@@ -8,7 +8,7 @@ const TOKEN_SPARE_MS = 30000;
 const $ = (id) => document.getElementById(id);
 const fragment = new URLSearchParams(location.hash.slice(1));
 const invite = fragment.get('token') ?? '';
-const baseUrl = fragment.get('url') || location.origin;
+const baseUrls = fragment.has('url') ? fragment.getAll('url') : [location.origin];
 
 let room = null;
 let stopSpeaking = null;
@@ -88,7 +88,7 @@ async function join() {
   try {
     token = { value: '', expiresAtMs: 0 };
     await getToken();
-    room = new Room(baseUrl, { getToken, autoRefresh: false, room: $('room').value, name: $('name').value });
+    room = new Room(baseUrls, { getToken, autoRefresh: false, room: $('room').value, name: $('name').value });
     window.signalbox = { room };
     listen(room);
     await publishAll();

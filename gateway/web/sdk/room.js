@@ -43,7 +43,8 @@ export class Room extends Emitter {
   info = null;
 
   /**
-   * @param {string} url base URL of the cluster, https or wss
+   * @param {string | string[]} url base URL of the cluster, https or wss; several if no load balancer stands before the
+   *   gateways: a gateway that does not answer makes room for the next
    * @param {object} options
    * @param {string} [options.token] access token
    * @param {() => Promise<string>} [options.getToken] asked for a token at each join and before one expires

@@ -55,15 +55,15 @@ export class Session extends Emitter {
   roster = new Roster();
 
   /**
-   * @param {string} url base URL of the cluster
+   * @param {string | string[]} urls base URLs of the cluster
    * @param {object} options
    * @param {() => Promise<string>} options.getToken
    * @param {() => object} options.makeJoin the Join message for a connection that is made now
    */
-  constructor(url, options) {
+  constructor(urls, options) {
     super();
     this.#options = options;
-    this.#bases = [webSocketBase(url)];
+    this.#bases = [urls].flat().map(webSocketBase);
     this.#backoff = new Backoff();
     this.#makeLinks();
   }

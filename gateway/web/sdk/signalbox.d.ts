@@ -201,7 +201,8 @@ export interface RoomStats {
 }
 
 export class Room extends Emitter<RoomEvents> {
-  constructor(url: string, options?: RoomOptions);
+  /** Several base URLs if no load balancer stands before the gateways: they are tried in turn. */
+  constructor(url: string | string[], options?: RoomOptions);
   readonly state: State;
   readonly participants: ReadonlyMap<string, RemoteParticipant>;
   readonly localParticipant: LocalParticipant;
