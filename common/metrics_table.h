@@ -167,3 +167,7 @@ METRIC(M_NOT_OWNER, TIER_GATEWAY, METRIC_COUNTER, "signalbox_not_owner_total", N
        "Session states that went to a shard which did not own the room")
 METRIC(M_RELAYS_UNHEARD, TIER_GATEWAY, METRIC_COUNTER, "signalbox_relays_unheard_total", NULL, NULL,
        "Directed messages for a session that has no connection here at the moment")
+METRIC(M_SESSIONS, TIER_GATEWAY, METRIC_GAUGE, "signalbox_sessions", NULL, NULL,
+       "Sessions that this gateway holds: attached, detached, and those whose departure is not yet acknowledged")
+METRIC(M_GATEWAY_ROOMS, TIER_GATEWAY, METRIC_GAUGE, "signalbox_gateway_rooms", NULL, NULL,
+       "Rooms that have sessions on this gateway")
