@@ -53,8 +53,10 @@ def count_unittest(text):
 
 def count_line(text):
     found = re.findall(r"^(\d+) passed, (\d+) failed$", text, re.M)
-    passed, failed = map(int, found[-1]) if found else (0, 0)
-    return passed, failed, 0, re.findall(r"^FAILED:? (.*)$", text, re.M)
+    failures = re.findall(r"^FAILED:? (.*)$", text, re.M)
+    # Without the last line the program ended early: what it said so far still counts.
+    passed, failed = map(int, found[-1]) if found else (0, len(failures))
+    return passed, failed, 0, failures
 
 
 COUNTERS = {"meson": count_meson, "tap": count_tap, "unittest": count_unittest, "line": count_line}

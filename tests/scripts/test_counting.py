@@ -67,6 +67,7 @@ class CountTest(unittest.TestCase):
 
     def test_last_line(self):
         self.check(self.count("line", "FAILED it\n3 passed, 1 failed\n", 1), 3, 1)
+        self.check(self.count("line", "FAILED it\nFAILED that\n", 1), 0, 2)
 
     def report(self, *parts):
         path = self.write("\n".join(json.dumps(part) for part in parts))
