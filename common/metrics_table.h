@@ -67,6 +67,8 @@ METRIC(M_DEPARTURES, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_total", "
        "unspecified,client_left,replaced,duplicate_identity,removed,room_closed,token_expired,token_revoked,"
        "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_gone",
        "Participants that left for good")
+METRIC(M_DEPARTURES_FORGOTTEN, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_forgotten_total", NULL, NULL,
+       "Departures forgotten before their time because too many had to be remembered")
 METRIC(M_ROOM_EVENTS, TIER_SHARD, METRIC_COUNTER, "signalbox_room_events_total", NULL, NULL,
        "Room events published, after coalescing")
 METRIC(M_FANOUT_BATCHES, TIER_SHARD, METRIC_COUNTER, "signalbox_fanout_batches_total", NULL, NULL,

@@ -250,7 +250,7 @@ static void remove_participant(const struct admin_call *call)
     const Signalbox__Cluster__V1__RemoveParticipant *remove = call->request->remove_participant;
     struct member *member = find_member(call, remove->room, remove->identity);
     if (member != NULL)
-        session_end(call->shard, member, SIGNALBOX__V1__LEAVE_REASON__REMOVED, true, call->now_ms);
+        member_end(member, SIGNALBOX__V1__LEAVE_REASON__REMOVED, true, call->now_ms);
 }
 
 /* Publishes the change, and makes it what the member's gateway wants too. */
@@ -259,7 +259,7 @@ static void change(const struct admin_call *call, struct member *member, Partici
     Signalbox__Cluster__V1__SessionCommand command = SIGNALBOX__CLUSTER__V1__SESSION_COMMAND__INIT;
     Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
 
-    session_change(member, participant, changes, call->now_ms);
+    member_change(member, participant, changes, call->now_ms);
     command.room_key = (ProtobufCBinaryData){.len = sizeof member->room->key.bytes, .data = member->room->key.bytes};
     command.sid = member->sid_text;
     command.bind_generation = member->bind_generation;
@@ -372,8 +372,8 @@ static void delete_room(const struct admin_call *call)
              log_uint("participants", room->total));
     /* The last one takes the room with it. */
     for (uint32_t left = room->total; left > 0; left--)
-        session_end(call->shard, list_first(&room->members, struct member, link),
-                    SIGNALBOX__V1__LEAVE_REASON__ROOM_CLOSED, true, call->now_ms);
+        member_end(list_first(&room->members, struct member, link), SIGNALBOX__V1__LEAVE_REASON__ROOM_CLOSED, true,
+                   call->now_ms);
 }
 
 /* --- sending -------------------------------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ static void send_data(const struct admin_call *call)
     }
     size_t reached = 0;
     for (size_t i = 0; i < receivers; i++) {
-        struct member *member = i < send->n_to_sids ? session_find(call->shard, send->to_sids[i])
+        struct member *member = i < send->n_to_sids ? member_find(call->shard, send->to_sids[i])
                                                     : find_member_in(room, send->to_identities[i - send->n_to_sids]);
         if (member == NULL || member->room != room || member->detached)
             continue;

@@ -29,8 +29,8 @@ struct shard {
     struct member *members_by_sid;      /* hh_sid */
     struct member *members_by_identity; /* hh_identity */
     struct gateway_ref *gateways;       /* by incarnation */
-    struct departure *departures;
-    struct list dirty_rooms; /* room->dirty_link */
+    struct departure *departures;       /* oldest first */
+    struct list dirty_rooms;            /* room->dirty_link */
     struct timer flush_timer;
     uint64_t snapshot_counter;
     uint32_t settling_rooms, detached;
@@ -49,14 +49,43 @@ void shard_mark_dirty(struct room *room);
 /* session.c: binding sessions to their members. */
 void session_state(struct shard *shard, const struct node_address *from,
                    const Signalbox__Cluster__V1__SessionState *state, int64_t now_ms);
-/* Ends a member for everybody: tells its gateway (unless `told`), publishes the departure, remembers it. */
-void session_end(struct shard *shard, struct member *member, Signalbox__V1__LeaveReason reason, bool tell_gateway,
-                 int64_t now_ms);
-/* Gives a member a new participant (the owner's own fields are filled in) and publishes what has changed. */
-void session_change(struct member *member, Signalbox__V1__Participant *participant, unsigned changes, int64_t now_ms);
 /* Forgets a room and its members without a word to anybody: its new owner learns of them from the gateways. */
 void session_drop_room(struct shard *shard, struct room *room);
-struct member *session_find(struct shard *shard, const char *sid_text);
+/* Starts the windows of those whose gateway is no longer in the view. */
+void session_detach_lost(struct shard *shard, int64_t now_ms);
+
+/* member.c */
+struct member *member_find(struct shard *shard, const char *sid_text);
+/* The one with this identity in the room of this key. */
+struct member *member_find_identity(struct shard *shard, const struct room_key *key, const char *identity);
+void member_identity_key(const struct room_key *key, const char *identity, uint8_t ret_key[16]);
+struct gateway_ref *member_open_gateway(struct shard *shard, const struct node_address *address);
+void member_init_window(struct member *member);
+/* Takes over the gateway's idea of the participant, with the fields that are the owner's own. */
+void member_set_participant(struct member *member, Signalbox__V1__Participant *participant);
+/* Gives a member a new participant (the owner's own fields are filled in) and publishes what has changed. */
+void member_change(struct member *member, Signalbox__V1__Participant *participant, unsigned changes, int64_t now_ms);
+/* The same for what a gateway says, once it is known what has changed. */
+void member_apply_participant(struct member *member, Signalbox__V1__Participant *participant, int64_t now_ms);
+void member_attach(struct member *member);
+void member_detach(struct member *member, uint32_t left_ms, int64_t now_ms);
+void member_tell_closed(struct member *member, Signalbox__V1__LeaveReason reason);
+/* Ends a member for everybody: tells its gateway if asked to, publishes the departure, remembers it. Frees the room if
+ * it was the last. */
+void member_end(struct member *member, Signalbox__V1__LeaveReason reason, bool tell_gateway, int64_t now_ms);
+/* The room knows it no more. */
+void member_free(struct member *member);
+
+/* departure.c */
+struct departure *departure_find(struct shard *shard, const struct sid *sid);
+void departure_remember(struct shard *shard, const struct sid *sid, const struct room_key *key,
+                        Signalbox__V1__LeaveReason reason, uint32_t window_ms, int64_t now_ms);
+void departure_forget(struct departure *departure);
+/* How a departed session ended; SESSION_GONE if nobody remembers. */
+Signalbox__V1__LeaveReason departure_reason(struct shard *shard, const char *sid_text);
+/* Whether somebody whose session ended so may come back by itself as a new one. */
+Signalbox__V1__LeaveAction departure_action(Signalbox__V1__LeaveReason reason);
+
 struct room *shard_find_room(struct shard *shard, const struct room_key *key);
 void shard_drop_room_if_idle(struct shard *shard, struct room *room);
 void shard_drop_room(struct shard *shard, struct room *room);
@@ -64,8 +93,14 @@ bool shard_parse_key(const ProtobufCBinaryData *data, struct room_key *ret_key);
 
 /* snapshot.c: rosters in pages, pinned to one position. */
 struct snapshot;
-/* A first page, or the page at `cursor`; packed ServerMessage. NULL if the cursor is not known (any more). */
-struct payload *snapshot_page(struct room *room, const char *cursor, bool want_viewers, uint64_t *ret_seq,
+struct snapshot_request {
+    const char *cursor; /* "" for a first page */
+    bool want_viewers;
+    uint32_t page_size; /* most participants of a page; 0 = as many as fit its bytes */
+};
+void snapshot_init(struct room *room);
+/* The page as a packed ServerMessage; NULL if the cursor is not known (any more). */
+struct payload *snapshot_page(struct room *room, const struct snapshot_request *request, uint64_t *ret_seq,
                               bool *ret_last, int64_t now_ms);
 void snapshot_drop_all(struct room *room);
 

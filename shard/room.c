@@ -11,13 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIGNALS_PER_BATCH_MAX = 512 };
+/* A batch of events must fit a bus message and a client's frame: beyond this it goes on in the next one. */
+enum { SIGNALS_PER_BATCH_MAX = 512, SIGNAL_BYTES_MAX = 256 * 1024, EVENTS_BYTES_MAX = 40 * 1024 };
 
 enum event_type { EVENT_JOINED, EVENT_UPDATED, EVENT_LEFT, EVENT_MESSAGE, EVENT_INFO };
 
 struct pending_event {
     struct list link;
     enum event_type type;
+    uint64_t seq;          /* of the first change that it stands for */
     struct member *member; /* JOINED, UPDATED */
     struct payload *bytes; /* LEFT, MESSAGE: packed RoomEvent */
 };
@@ -40,12 +42,12 @@ struct room *room_new(struct shard *shard, const struct room_key *key, const cha
     room->epoch = *epoch;
     epoch_format(epoch, room->epoch_text);
     room->created_at_ms = wall_ms;
+    snapshot_init(room);
     list_init(&room->members);
     list_init(&room->pending);
     list_init(&room->signals);
     list_init(&room->dirty_link);
     list_init(&room->ring);
-    list_init(&room->snapshots);
     return room;
 }
 
@@ -73,9 +75,10 @@ static void drop_event(struct room *room, struct pending_event *event)
 static void drop_signal(struct room *room, struct pending_signal *signal)
 {
     list_remove(&signal->link);
+    room->signal_count--;
+    room->signal_bytes -= signal->bytes->size;
     payload_unref(&signal->bytes);
     free(signal);
-    room->signal_count--;
 }
 
 void room_free(struct room **room_ptr)
@@ -114,6 +117,7 @@ static struct pending_event *add_event(struct room *room, enum event_type type)
 {
     struct pending_event *event = mem_new(struct pending_event);
     event->type = type;
+    event->seq = room->seq;
     list_append(&room->pending, &event->link);
     room->shard->pending_events++;
     shard_mark_dirty(room);
@@ -195,7 +199,7 @@ void room_remove_member(struct room *room, struct member *member, Signalbox__V1_
     member->gateway = NULL;
     bool announced = true;
     if (member->pending != NULL) {
-        announced = member->pending->type != EVENT_JOINED;
+        announced = member->pending->type != EVENT_JOINED || member->pending->seq <= room->shown_seq;
         drop_event(room, member->pending);
     }
     if (member->listed) {
@@ -220,6 +224,14 @@ void room_remove_member(struct room *room, struct member *member, Signalbox__V1_
         add_info_event(room);
     }
     member->room = NULL;
+}
+
+void room_mark_shown(struct room *room, const struct member *self)
+{
+    bool own_join_is_last = self != NULL && self->pending != NULL && self->pending->seq == room->seq;
+    uint64_t shown_seq = own_join_is_last ? room->seq - 1 : room->seq;
+    if (shown_seq > room->shown_seq)
+        room->shown_seq = shown_seq;
 }
 
 void room_update_member(struct room *room, struct member *member, unsigned changes, int64_t now_ms)
@@ -259,20 +271,22 @@ void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int
         }
     }
     if (pending != NULL) {
-        payload_unref(&pending->bytes);
+        drop_signal(room, pending);
         metric_add(M_SIGNALS_COALESCED, 1);
-    } else {
-        if (room->signal_count == SIGNALS_PER_BATCH_MAX) {
-            drop_signal(room, list_first(&room->signals, struct pending_signal, link));
-            metric_add_at(M_UPDATES_DROPPED, 4, 1);
-        }
-        pending = mem_new(struct pending_signal);
-        snprintf(pending->from, sizeof pending->from, "%s", signal->from);
-        snprintf(pending->key, sizeof pending->key, "%s", signal->key);
-        list_append(&room->signals, &pending->link);
-        room->signal_count++;
     }
-    pending->bytes = payload_pack(&signal->base);
+    struct payload *bytes = payload_pack(&signal->base);
+    while (room->signal_count > 0 &&
+           (room->signal_count == SIGNALS_PER_BATCH_MAX || room->signal_bytes + bytes->size > SIGNAL_BYTES_MAX)) {
+        drop_signal(room, list_first(&room->signals, struct pending_signal, link));
+        metric_add_at(M_UPDATES_DROPPED, 4, 1);
+    }
+    pending = mem_new(struct pending_signal);
+    snprintf(pending->from, sizeof pending->from, "%s", signal->from);
+    snprintf(pending->key, sizeof pending->key, "%s", signal->key);
+    pending->bytes = bytes;
+    list_append(&room->signals, &pending->link);
+    room->signal_count++;
+    room->signal_bytes += bytes->size;
     shard_mark_dirty(room);
 }
 
@@ -306,7 +320,6 @@ static void append_updated(struct room *room, struct buf *out, const struct memb
     profile.name = participant->name;
     profile.metadata = participant->metadata;
     profile.n_attributes = participant->n_attributes;
-    profile.attributes = (Signalbox__V1__Profile__AttributesEntry **)participant->attributes;
     Signalbox__V1__TrackList tracks = SIGNALBOX__V1__TRACK_LIST__INIT;
     tracks.n_tracks = participant->n_tracks;
     tracks.tracks = participant->tracks;
@@ -395,41 +408,56 @@ static void trim_ring(struct room *room, int64_t now_ms)
     }
 }
 
-static void remember(struct room *room, uint64_t first_seq, struct payload *message, int64_t now_ms)
+static void remember(struct room *room, uint64_t first_seq, uint64_t last_seq, struct payload *message, int64_t now_ms)
 {
     struct ring_entry *entry = mem_alloc(sizeof *entry);
     *entry = (struct ring_entry){
-        .first_seq = first_seq, .last_seq = room->seq, .at_ms = now_ms, .message = payload_ref(message)};
+        .first_seq = first_seq, .last_seq = last_seq, .at_ms = now_ms, .message = payload_ref(message)};
     list_append(&room->ring, &entry->link);
     room->ring_entries++;
     room->ring_bytes += message->size;
     trim_ring(room, now_ms);
 }
 
-static void flush_events(struct room *room, int64_t now_ms)
+/* Publishes `events` as what happened up to last_seq. */
+static void publish_events(struct room *room, const struct buf *events, uint64_t last_seq, int64_t now_ms)
 {
     struct buf *body = &room->shard->buf;
-    struct buf scratch = {0};
     Signalbox__V1__RoomEvents header = SIGNALBOX__V1__ROOM_EVENTS__INIT;
     header.epoch = room->epoch_text;
     header.first_seq = room->published_seq + 1;
-    header.last_seq = room->seq;
+    header.last_seq = last_seq;
     buf_reset(body);
     body->size += signalbox__v1__room_events__pack(
         &header, buf_reserve(body, signalbox__v1__room_events__get_packed_size(&header)));
+    if (events->size > 0)
+        buf_append(body, events->data, events->size);
+    struct payload *message = frames_wrap(FIELD_SERVER_ROOM_EVENTS, body);
+    room->published_seq = last_seq;
+    room_broadcast(room, 3, header.first_seq, last_seq, message, "");
+    remember(room, header.first_seq, last_seq, message, now_ms);
+    payload_unref(&message);
+}
+
+/* Pending events are in the order of the first change that each stands for, so that everything before an event's seq is
+ * told by the events before it: there a batch may end. */
+static void flush_events(struct room *room, int64_t now_ms)
+{
+    struct buf events = {0}, scratch = {0};
     list_for_each_safe(pos, &room->pending) {
         struct pending_event *event = container_of(pos, struct pending_event, link);
-        append_event(room, body, event, &scratch);
+        if (events.size >= EVENTS_BYTES_MAX) {
+            publish_events(room, &events, event->seq - 1, now_ms);
+            buf_reset(&events);
+        }
+        append_event(room, &events, event, &scratch);
         metric_add(M_ROOM_EVENTS, 1);
         if (event->member != NULL)
             event->member->changes = 0;
         drop_event(room, event);
     }
-    struct payload *message = frames_wrap(FIELD_SERVER_ROOM_EVENTS, body);
-    room_broadcast(room, 3, header.first_seq, header.last_seq, message, "");
-    remember(room, header.first_seq, message, now_ms);
-    room->published_seq = room->seq;
-    payload_unref(&message);
+    publish_events(room, &events, room->seq, now_ms);
+    buf_done(&events);
     buf_done(&scratch);
 }
 
@@ -455,12 +483,12 @@ int64_t room_flush(struct room *room, bool force, int64_t now_ms)
 {
     if (!force && now_ms < room->next_flush_ms)
         return room->next_flush_ms;
+    list_remove(&room->dirty_link);
+    room->next_flush_ms = now_ms + room->shard->options.limits.batch_ms;
     if (room->seq != room->published_seq)
         flush_events(room, now_ms);
     if (!list_empty(&room->signals))
         flush_signals(room);
-    room->next_flush_ms = now_ms + room->shard->options.limits.batch_ms;
-    list_remove(&room->dirty_link);
     return -1;
 }
 

@@ -20,6 +20,7 @@
 struct gateway_ref {
     struct node_address address;
     uint32_t members;  /* over all rooms; freed at 0 */
+    bool lost;         /* not in the newest view */
     UT_hash_handle hh; /* by incarnation */
 };
 
@@ -42,6 +43,8 @@ struct member {
     char *identity;
 
     uint64_t connection; /* at the gateway */
+    /* The connection that lost the session last: what it still repeats must not win it back. */
+    uint64_t replaced_incarnation, replaced_connection;
     uint64_t bind_generation;
     uint64_t confirmed_generation; /* resume tokens below it are superseded */
     uint64_t version;              /* of the gateway's wanted state, as applied */
@@ -69,6 +72,7 @@ struct room {
     char epoch_text[EPOCH_TEXT_MAX + 1];
     uint64_t seq;           /* of the last change */
     uint64_t published_seq; /* of the last batch */
+    uint64_t shown_seq;     /* snapshots have shown changes up to here that may not be published yet */
     uint64_t digest;        /* over the listed, docs/PROTOCOL.md */
     struct list members;
     uint32_t listed, viewers, total;
@@ -81,13 +85,15 @@ struct room {
     struct pending_event *pending_info;
     struct list signals; /* struct pending_signal */
     uint32_t signal_count;
+    size_t signal_bytes;
     struct list dirty_link;
     int64_t next_flush_ms;
 
     struct list ring; /* struct ring_entry, oldest first */
     uint32_t ring_entries, ring_bytes;
 
-    struct list snapshots; /* struct snapshot */
+    struct list snapshots; /* struct snapshot, least recently used first */
+    struct timer snapshot_timer;
     struct timer settle_timer;
 
     UT_hash_handle hh; /* by key */
@@ -112,9 +118,13 @@ void room_remove_member(struct room *room, struct member *member, Signalbox__V1_
 void room_update_member(struct room *room, struct member *member, unsigned changes, int64_t now_ms);
 void room_move_member(struct room *room, struct member *member, struct gateway_ref *to);
 void room_add_message(struct room *room, const Signalbox__V1__Message *message, int64_t now_ms);
-/* Replaces an earlier waiting signal of the same sender and key. */
+/* Replaces an earlier waiting signal of the same sender and key; the oldest is dropped when too many wait. */
 void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int64_t now_ms);
-/* Publishes what is pending, if it is due or `force` is set; returns the time when it will be due, or -1. */
+/* Somebody else than `self` (or NULL) has been shown the room as it is now: no join that it saw may be cancelled in
+ * silence by the leave after it. */
+void room_mark_shown(struct room *room, const struct member *self);
+/* Publishes what is pending, if it is due or `force` is set; returns the time when it will be due, or -1. -1 takes
+ * it off the list of dirty rooms. */
 int64_t room_flush(struct room *room, bool force, int64_t now_ms);
 /* Everything after `seq` is in the ring (or nothing is missing). */
 bool room_can_replay(const struct room *room, const struct epoch *epoch, uint64_t seq);

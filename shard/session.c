@@ -16,6 +16,15 @@
 typedef Signalbox__Cluster__V1__SessionState State;
 typedef Signalbox__V1__Participant Participant;
 
+enum {
+    PARTICIPANT_BYTES_MAX = 48 * 1024,
+    TRACKS_MAX = 256,
+    ATTRIBUTES_MAX = 256,
+    RESUME_WINDOW_MAX_MS = 60 * 60 * 1000,
+};
+/* How far a client may claim to have seen its room go on since its own join. */
+static const uint64_t SEQ_AHEAD_MAX = UINT64_C(1) << 32;
+
 enum outcome {
     SESSION_JOINED,
     SESSION_REBOUND,
@@ -46,8 +55,8 @@ static void send_ack(struct shard *shard, const struct node_address *to, Signalb
     shard_send(shard, to, &item);
 }
 
-static void refuse(const struct binding *binding, Signalbox__V1__Code code, Signalbox__V1__LeaveReason reason,
-                   Signalbox__V1__LeaveAction action, uint32_t retry_after_ms, const char *detail)
+static void send_refusal(const struct binding *binding, Signalbox__V1__Code code, Signalbox__V1__LeaveReason reason,
+                         Signalbox__V1__LeaveAction action, uint32_t retry_after_ms, const char *detail)
 {
     Signalbox__Cluster__V1__SessionAck ack = SIGNALBOX__CLUSTER__V1__SESSION_ACK__INIT;
     ack.room_key = binding->state->room_key;
@@ -60,7 +69,21 @@ static void refuse(const struct binding *binding, Signalbox__V1__Code code, Sign
     ack.retry_after_ms = retry_after_ms;
     ack.detail = (char *)detail;
     send_ack(binding->shard, binding->from, &ack);
+}
+
+static void refuse(const struct binding *binding, Signalbox__V1__Code code, Signalbox__V1__LeaveReason reason,
+                   Signalbox__V1__LeaveAction action, uint32_t retry_after_ms, const char *detail)
+{
+    send_refusal(binding, code, reason, action, retry_after_ms, detail);
     metric_add_at(M_SESSION_COMMANDS, SESSION_REFUSED, 1);
+}
+
+/* A gateway that lost the session to a newer connection, whether it knows or not. */
+static void refuse_stale(const struct binding *binding)
+{
+    send_refusal(binding, SIGNALBOX__V1__CODE__NOT_FOUND, SIGNALBOX__V1__LEAVE_REASON__REPLACED,
+                 SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "the session was resumed on a newer connection");
+    metric_add_at(M_SESSION_COMMANDS, SESSION_STALE, 1);
 }
 
 static void fill_ack(const struct member *member, const State *state, Signalbox__Cluster__V1__SessionAck *ack,
@@ -82,6 +105,19 @@ static void fill_ack(const struct member *member, const State *state, Signalbox_
     ack->topology = SIGNALBOX__V1__TOPOLOGY__MESH;
 }
 
+/* Asked to depart, and departed already or never known. */
+static void ack_departed(const struct binding *binding)
+{
+    Signalbox__Cluster__V1__SessionAck ack = SIGNALBOX__CLUSTER__V1__SESSION_ACK__INIT;
+    ack.room_key = binding->state->room_key;
+    ack.sid = binding->state->sid;
+    ack.connection = binding->state->connection;
+    ack.version = binding->state->version;
+    ack.code = SIGNALBOX__V1__CODE__OK;
+    send_ack(binding->shard, binding->from, &ack);
+    metric_add_at(M_SESSION_COMMANDS, SESSION_DEPARTED, 1);
+}
+
 /* The acknowledgement of an update: no more than that. */
 static void ack_update(const struct binding *binding, const struct member *member)
 {
@@ -93,11 +129,15 @@ static void ack_update(const struct binding *binding, const struct member *membe
 }
 
 /* The first acknowledgement of a connection: with it comes what the client must know of the room. */
-static void ack_bound(const struct binding *binding, struct member *member)
+static void ack_bound(const struct binding *binding, struct member *member, bool newly_seated)
 {
     struct shard *shard = binding->shard;
     const State *state = binding->state;
     struct room *room = member->room;
+    /* Who was here before must not find the messages among the unpublished events skipped by a snapshot. For a newcomer
+     * nothing is published early, so that a storm of joins stays one batch. */
+    if (!newly_seated)
+        room_flush(room, true, binding->now_ms);
     Signalbox__Cluster__V1__SessionAck ack = SIGNALBOX__CLUSTER__V1__SESSION_ACK__INIT;
     Signalbox__Cluster__V1__Epoch epoch, join_epoch;
     fill_ack(member, state, &ack, &epoch, &join_epoch);
@@ -116,7 +156,10 @@ static void ack_bound(const struct binding *binding, struct member *member)
         ack.n_messages = sync_replay(room, state->last_seq, &ack.messages);
     } else {
         bool last_page;
-        page = snapshot_page(room, "", state->want_viewers, &ack.seq, &last_page, binding->now_ms);
+        struct snapshot_request first = {
+            .cursor = "", .want_viewers = state->want_viewers, .page_size = state->page_size};
+        page = snapshot_page(room, &first, &ack.seq, &last_page, binding->now_ms);
+        room_mark_shown(room, member);
         page_data = (ProtobufCBinaryData){.len = page->size, .data = page->data};
         ack.messages = &page_data;
         ack.n_messages = 1;
@@ -126,174 +169,14 @@ static void ack_bound(const struct binding *binding, struct member *member)
     payload_unref(&page);
 }
 
-/* --- members ----------------------------------------------------------------------------------------------------- */
-
-static struct gateway_ref *open_gateway(struct shard *shard, const struct node_address *address)
+static uint64_t max_u64(uint64_t a, uint64_t b)
 {
-    struct gateway_ref *gateway;
-    HASH_FIND(hh, shard->gateways, &address->incarnation, sizeof address->incarnation, gateway);
-    if (gateway != NULL)
-        return gateway;
-    gateway = mem_new(struct gateway_ref);
-    gateway->address = *address;
-    HASH_ADD(hh, shard->gateways, address.incarnation, sizeof gateway->address.incarnation, gateway);
-    return gateway;
+    return a > b ? a : b;
 }
 
-static void identity_key_make(const struct room_key *key, const char *identity, uint8_t ret_key[16])
+static uint32_t window_ms(const State *state)
 {
-    uint8_t digest[crypto_hash_sha256_BYTES];
-    crypto_hash_sha256_state state;
-    crypto_hash_sha256_init(&state);
-    crypto_hash_sha256_update(&state, key->bytes, sizeof key->bytes);
-    crypto_hash_sha256_update(&state, (const uint8_t *)identity, strlen(identity));
-    crypto_hash_sha256_final(&state, digest);
-    memcpy(ret_key, digest, 16);
-}
-
-struct member *session_find(struct shard *shard, const char *sid_text)
-{
-    struct sid sid;
-    struct member *member = NULL;
-    if (sid_parse(sid_text, &sid))
-        HASH_FIND(hh_sid, shard->members_by_sid, &sid, sizeof sid, member);
-    return member;
-}
-
-static struct member *find_identity(const struct binding *binding, const char *identity)
-{
-    uint8_t key[16];
-    struct member *member;
-    identity_key_make(&binding->key, identity, key);
-    HASH_FIND(hh_identity, binding->shard->members_by_identity, key, sizeof key, member);
-    return member;
-}
-
-/* Takes over the gateway's idea of the participant, with the fields that are the owner's own. */
-static void set_participant(struct member *member, Participant *participant)
-{
-    Signalbox__V1__Position join = SIGNALBOX__V1__POSITION__INIT;
-    char epoch_text[EPOCH_TEXT_MAX + 1];
-    epoch_format(&member->join_epoch, epoch_text);
-    join.epoch = epoch_text;
-    join.seq = member->join_seq;
-    participant->sid = member->sid_text;
-    participant->joined_at_ms = member->joined_at_ms;
-    participant->join = &join;
-    participant->version = member->participant_version;
-    struct payload *packed = payload_pack(&participant->base);
-    payload_unref(&member->participant);
-    member->participant = packed;
-    participant->join = NULL;
-}
-
-void session_change(struct member *member, Participant *participant, unsigned changes, int64_t now_ms)
-{
-    struct room *room = member->room;
-    if (member->listed) {
-        room->digest -= member_digest(member);
-        room->seq++;
-    }
-    member->participant_version++;
-    if (member->listed)
-        room->digest += member_digest(member);
-    set_participant(member, participant);
-    room_update_member(room, member, changes, now_ms);
-}
-
-static void member_free(struct member *member)
-{
-    struct shard *shard = member->shard;
-    HASH_DELETE(hh_sid, shard->members_by_sid, member);
-    HASH_DELETE(hh_identity, shard->members_by_identity, member);
-    timer_cancel(shard->wheel, &member->window);
-    if (member->detached)
-        shard->detached--;
-    payload_unref(&member->participant);
-    free(member->identity);
-    free(member);
-}
-
-static void on_window_over(struct timer *timer, int64_t now_ms)
-{
-    struct member *member = container_of(timer, struct member, window);
-    session_end(member->shard, member, SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED, true, now_ms);
-}
-
-static void attach(struct member *member)
-{
-    if (!member->detached)
-        return;
-    member->detached = false;
-    member->shard->detached--;
-    timer_cancel(member->shard->wheel, &member->window);
-}
-
-static void detach(struct member *member, uint32_t left_ms, int64_t now_ms)
-{
-    if (left_ms > member->resume_window_ms)
-        left_ms = member->resume_window_ms;
-    if (!member->detached) {
-        member->detached = true;
-        member->shard->detached++;
-    }
-    timer_set(member->shard->wheel, &member->window, now_ms + left_ms);
-}
-
-static void on_departure_forgotten(struct timer *timer, int64_t now_ms)
-{
-    struct departure *departure = container_of(timer, struct departure, expiry);
-    HASH_DEL(departure->shard->departures, departure);
-    free(departure);
-}
-
-static void remember_departure(struct shard *shard, const struct sid *sid, const struct room_key *key,
-                               Signalbox__V1__LeaveReason reason, uint32_t window_ms, int64_t now_ms)
-{
-    struct departure *departure;
-    HASH_FIND(hh, shard->departures, sid, sizeof *sid, departure);
-    if (departure == NULL) {
-        departure = mem_new(struct departure);
-        departure->sid = *sid;
-        departure->shard = shard;
-        timer_init(&departure->expiry, on_departure_forgotten);
-        HASH_ADD(hh, shard->departures, sid, sizeof departure->sid, departure);
-    }
-    departure->room_key = *key;
-    departure->reason = reason;
-    timer_set(shard->wheel, &departure->expiry, now_ms + window_ms + shard->options.limits.departure_ms);
-}
-
-static void tell_closed(struct member *member, Signalbox__V1__LeaveReason reason)
-{
-    Signalbox__Cluster__V1__SessionCommand command = SIGNALBOX__CLUSTER__V1__SESSION_COMMAND__INIT;
-    Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
-    Signalbox__V1__Leave leave = SIGNALBOX__V1__LEAVE__INIT;
-    bool rejoin =
-        reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED || reason == SIGNALBOX__V1__LEAVE_REASON__WINDOW_EXPIRED;
-    leave.reason = reason;
-    leave.action = rejoin ? SIGNALBOX__V1__LEAVE_ACTION__REJOIN : SIGNALBOX__V1__LEAVE_ACTION__STOP;
-    command.room_key = (ProtobufCBinaryData){.len = sizeof member->room->key.bytes, .data = member->room->key.bytes};
-    command.sid = member->sid_text;
-    command.bind_generation = member->bind_generation;
-    command.command_case = SIGNALBOX__CLUSTER__V1__SESSION_COMMAND__COMMAND_CLOSE;
-    command.close = &leave;
-    item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_SESSION_COMMAND;
-    item.session_command = &command;
-    shard_send(member->shard, &member->gateway->address, &item);
-}
-
-void session_end(struct shard *shard, struct member *member, Signalbox__V1__LeaveReason reason, bool tell_gateway,
-                 int64_t now_ms)
-{
-    struct room *room = member->room;
-    if (tell_gateway)
-        tell_closed(member, reason);
-    remember_departure(shard, &member->sid, &room->key, reason, member->resume_window_ms, now_ms);
-    metric_add_at(M_DEPARTURES, (unsigned)reason <= SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE ? reason : 0, 1);
-    room_remove_member(room, member, reason, now_ms);
-    member_free(member);
-    shard_drop_room_if_idle(shard, room);
+    return state->resume_window_ms < RESUME_WINDOW_MAX_MS ? state->resume_window_ms : RESUME_WINDOW_MAX_MS;
 }
 
 void session_drop_room(struct shard *shard, struct room *room)
@@ -304,6 +187,25 @@ void session_drop_room(struct shard *shard, struct room *room)
         member_free(member);
     }
     shard_drop_room(shard, room);
+}
+
+void session_detach_lost(struct shard *shard, int64_t now_ms)
+{
+    const struct view *view = shard->view;
+    bool lost = false;
+    struct gateway_ref *gateway, *next_gateway;
+    HASH_ITER(hh, shard->gateways, gateway, next_gateway) {
+        const struct view_node *node = view_find_gateway(view, gateway->address.id);
+        gateway->lost = node == NULL || node->incarnation != gateway->address.incarnation;
+        lost |= gateway->lost;
+    }
+    if (!lost)
+        return;
+    struct member *member, *next;
+    HASH_ITER(hh_sid, shard->members_by_sid, member, next) {
+        if (member->gateway->lost && !member->detached)
+            member_detach(member, member->resume_window_ms, now_ms);
+    }
 }
 
 /* --- seating ----------------------------------------------------------------------------------------------------- */
@@ -333,6 +235,15 @@ static void on_settled(struct timer *timer, int64_t now_ms)
     shard_drop_room_if_idle(room->shard, room);
 }
 
+/* How far the room had come under earlier owners, as far as this session shows. Positions of different owners must stay
+ * in order, because who joined later offers first. The position of the client's own making is believed within reason.
+ */
+static uint64_t seen_seq(const State *state)
+{
+    bool plausible = state->last_seq >= state->join_seq && state->last_seq - state->join_seq <= SEQ_AHEAD_MAX;
+    return plausible ? state->last_seq : state->join_seq;
+}
+
 static struct room *open_room(const struct binding *binding)
 {
     struct shard *shard = binding->shard;
@@ -345,17 +256,18 @@ static struct room *open_room(const struct binding *binding)
     room = room_new(shard, &binding->key, state->project, state->room, &epoch, shard->actions.wall_ms(shard->ctx));
     HASH_ADD(hh, shard->rooms, key, sizeof room->key, room);
     timer_init(&room->settle_timer, on_settled);
+    room->seq = room->published_seq = seen_seq(state);
     /* Somebody knew this room before this owner did: others may yet come back. */
     if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN) {
         room->settling = true;
         shard->settling_rooms++;
-        timer_set(shard->wheel, &room->settle_timer, binding->now_ms + state->resume_window_ms);
+        timer_set(shard->wheel, &room->settle_timer, binding->now_ms + window_ms(state));
     }
     return room;
 }
 
 /* Limits that a newcomer meets; those who were here already are never turned away by them. */
-static bool admit(const struct binding *binding)
+static bool admit(const struct binding *binding, bool replaces)
 {
     struct shard *shard = binding->shard;
     const struct shard_limits *limits = &shard->options.limits;
@@ -365,22 +277,18 @@ static bool admit(const struct binding *binding)
                SIGNALBOX__V1__LEAVE_ACTION__REJOIN, 5000, "this shard has as many rooms as it may hold");
         return false;
     }
-    if (HASH_CNT(hh_sid, shard->members_by_sid) >= limits->participants) {
+    if (HASH_CNT(hh_sid, shard->members_by_sid) >= limits->participants && !replaces) {
         refuse(binding, SIGNALBOX__V1__CODE__NO_CAPACITY, SIGNALBOX__V1__LEAVE_REASON__CAPACITY,
                SIGNALBOX__V1__LEAVE_ACTION__REJOIN, 5000, "this shard has as many participants as it may hold");
         return false;
     }
-    if (room != NULL && room->total >= limits->room_participants) {
+    /* Who takes another's place makes the room no fuller. */
+    if (room != NULL && room->total >= limits->room_participants && !replaces) {
         refuse(binding, SIGNALBOX__V1__CODE__LIMIT_REACHED, SIGNALBOX__V1__LEAVE_REASON__CAPACITY,
                SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "this room has as many participants as a room may have");
         return false;
     }
     return true;
-}
-
-static uint64_t max_u64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
 }
 
 /* A member that this owner did not have. The caller has checked that it may come. */
@@ -394,18 +302,19 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
     member->sid = binding->sid;
     sid_format(&member->sid, member->sid_text);
     member->identity = mem_strdup(state->participant->identity);
-    identity_key_make(&room->key, member->identity, member->identity_key);
-    member->gateway = open_gateway(shard, binding->from);
+    member_identity_key(&room->key, member->identity, member->identity_key);
+    member->gateway = member_open_gateway(shard, binding->from);
     member->connection = state->connection;
     member->bind_generation = bind_generation;
-    member->confirmed_generation = state->token_bind_generation;
+    member->confirmed_generation = state->confirmed ? bind_generation : state->token_bind_generation;
     member->version = state->version;
     member->room_send_seq = state->room_send_acked;
-    member->resume_window_ms = state->resume_window_ms;
-    timer_init(&member->window, on_window_over);
+    member->resume_window_ms = window_ms(state);
+    member_init_window(member);
 
     const Signalbox__V1__Permissions *permissions = state->participant->permissions;
     bool hidden = permissions != NULL && permissions->hidden;
+    room->seq = max_u64(room->seq, seen_seq(state));
     member->viewer = !hidden && state->participant->kind == SIGNALBOX__V1__PARTICIPANT__KIND__VIEWER;
     member->listed = !hidden && !member->viewer;
     if (member->listed || member->viewer)
@@ -421,38 +330,50 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
         member->join_seq = room->seq;
         member->joined_at_ms = shard->actions.wall_ms(shard->ctx);
     }
-    set_participant(member, state->participant);
+    member_set_participant(member, state->participant);
     HASH_ADD(hh_sid, shard->members_by_sid, sid, sizeof member->sid, member);
     HASH_ADD(hh_identity, shard->members_by_identity, identity_key, sizeof member->identity_key, member);
     room_add_member(room, member, binding->now_ms);
+    if (state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DETACHED)
+        member_detach(member, state->window_left_ms, binding->now_ms);
     return member;
+}
+
+/* Sessions of one identity are ordered by their joins: a resume never replaces a later one. */
+static bool joined_later(const State *state, const struct member *other)
+{
+    struct epoch epoch = epoch_from_proto(state->join_epoch);
+    int order = epoch_compare(&epoch, &other->join_epoch);
+    return order != 0 ? order > 0 : state->join_seq > other->join_seq;
 }
 
 /* One identity, one participant: the newcomer takes the place of another session of the same identity, or is refused.
  * True if the way is free. */
 static bool resolve_duplicate(const struct binding *binding)
 {
-    struct member *other = find_identity(binding, binding->state->participant->identity);
+    struct member *other = member_find_identity(binding->shard, &binding->key, binding->state->participant->identity);
     if (other == NULL)
         return true;
-    bool joins = binding->state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN;
-    if (!joins || binding->shard->options.duplicate == DUPLICATE_REFUSE) {
-        /* A resume never replaces a later join. */
+    bool replaces = binding->state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN
+                        ? binding->shard->options.duplicate == DUPLICATE_REPLACE
+                        : joined_later(binding->state, other);
+    if (!replaces) {
         refuse(binding, SIGNALBOX__V1__CODE__ALREADY_EXISTS, SIGNALBOX__V1__LEAVE_REASON__DUPLICATE_IDENTITY,
                SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "another session of this identity is in the room");
         return false;
     }
-    session_end(binding->shard, other, SIGNALBOX__V1__LEAVE_REASON__DUPLICATE_IDENTITY, true, binding->now_ms);
+    member_end(other, SIGNALBOX__V1__LEAVE_REASON__DUPLICATE_IDENTITY, true, binding->now_ms);
     return true;
 }
 
 static void join_new(const struct binding *binding)
 {
-    if (!admit(binding) || !resolve_duplicate(binding))
+    bool replaces = member_find_identity(binding->shard, &binding->key, binding->state->participant->identity) != NULL;
+    if (!admit(binding, replaces) || !resolve_duplicate(binding))
         return;
     struct member *member = seat(binding, 1);
     metric_add_at(M_SESSION_COMMANDS, SESSION_JOINED, 1);
-    ack_bound(binding, member);
+    ack_bound(binding, member, true);
 }
 
 /* A session that this owner does not know asks for its place. It gets it only while the room is being put together. */
@@ -468,7 +389,7 @@ static void resume_unknown(const struct binding *binding)
         return;
     struct member *member = seat(binding, binding->state->token_bind_generation + 1);
     metric_add_at(M_SESSION_COMMANDS, SESSION_RESTORED, 1);
-    ack_bound(binding, member);
+    ack_bound(binding, member, true);
 }
 
 /* A gateway reports a session that it holds to an owner that lacks it. */
@@ -477,23 +398,58 @@ static void restore(const struct binding *binding)
     const State *state = binding->state;
     if (!resolve_duplicate(binding))
         return;
-    struct member *member = seat(binding, state->bind_generation);
-    if (state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DETACHED)
-        detach(member, state->window_left_ms, binding->now_ms);
+    struct member *member = seat(binding, max_u64(1, state->bind_generation));
     metric_add_at(M_SESSION_COMMANDS, SESSION_RESTORED, 1);
-    ack_bound(binding, member);
+    ack_bound(binding, member, true);
 }
 
 /* --- known members ----------------------------------------------------------------------------------------------- */
 
+/* Takes over a newer wanted state on the connection that the member is bound to. */
+static void apply_state(const struct binding *binding, struct member *member)
+{
+    const State *state = binding->state;
+    member->version = state->version;
+    if (state->confirmed)
+        member->confirmed_generation = member->bind_generation;
+    if (state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DETACHED)
+        member_detach(member, state->window_left_ms, binding->now_ms);
+    else
+        member_attach(member);
+    /* With a resume comes what the client says of itself, for an owner that has lost it; this one has not. */
+    if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME)
+        member_apply_participant(member, state->participant, binding->now_ms);
+}
+
+static void depart(const struct binding *binding, struct member *member, bool tell_gateway)
+{
+    ack_departed(binding);
+    member_end(member, binding->state->reason, tell_gateway, binding->now_ms);
+}
+
+static void move(const struct binding *binding, struct member *member, uint64_t bind_generation)
+{
+    member->replaced_incarnation = member->gateway->address.incarnation;
+    member->replaced_connection = member->connection;
+    member->bind_generation = bind_generation;
+    member->connection = binding->state->connection;
+    member->version = binding->state->version;
+    room_move_member(member->room, member, member_open_gateway(binding->shard, binding->from));
+}
+
+static bool departs(const State *state)
+{
+    return state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DEPARTED;
+}
+
+/* A new connection takes the session over. */
 static void rebind(const struct binding *binding, struct member *member)
 {
     const State *state = binding->state;
-    bool same_connection =
-        member->gateway->address.incarnation == binding->from->incarnation && member->connection == state->connection;
-    if (same_connection) {
-        metric_add_at(M_SESSION_COMMANDS, SESSION_REPEATED, 1);
-        ack_bound(binding, member); /* the first answer was lost */
+    if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME ||
+        (member->replaced_incarnation == binding->from->incarnation &&
+         member->replaced_connection == state->connection)) {
+        refuse_stale(binding);
         return;
     }
     if (state->token_bind_generation < member->confirmed_generation) {
@@ -501,102 +457,67 @@ static void rebind(const struct binding *binding, struct member *member)
                SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "this resume token has been superseded by a newer one");
         return;
     }
-    if (!member->detached || member->gateway->address.incarnation != binding->from->incarnation)
-        tell_closed(member, SIGNALBOX__V1__LEAVE_REASON__REPLACED);
-    member->bind_generation = max_u64(member->bind_generation, state->token_bind_generation) + 1;
-    member->confirmed_generation = max_u64(member->confirmed_generation, state->token_bind_generation);
-    member->connection = state->connection;
-    member->version = state->version;
-    member->resume_window_ms = state->resume_window_ms;
-    room_move_member(member->room, member, open_gateway(binding->shard, binding->from));
-    attach(member);
-    metric_add_at(M_SESSION_COMMANDS, SESSION_REBOUND, 1);
-    ack_bound(binding, member);
-}
-
-static bool tracks_differ(const Participant *a, const Participant *b)
-{
-    if (a->n_tracks != b->n_tracks)
-        return true;
-    for (size_t i = 0; i < a->n_tracks; i++) {
-        uint8_t packed_a[1024], packed_b[1024];
-        size_t size = signalbox__v1__track__get_packed_size(a->tracks[i]);
-        if (size != signalbox__v1__track__get_packed_size(b->tracks[i]) || size > sizeof packed_a)
-            return true;
-        signalbox__v1__track__pack(a->tracks[i], packed_a);
-        signalbox__v1__track__pack(b->tracks[i], packed_b);
-        if (memcmp(packed_a, packed_b, size) != 0)
-            return true;
-    }
-    return false;
-}
-
-static bool profile_differs(const Participant *a, const Participant *b)
-{
-    if (strcmp(a->name, b->name) != 0 || strcmp(a->metadata, b->metadata) != 0 || a->n_attributes != b->n_attributes)
-        return true;
-    for (size_t i = 0; i < a->n_attributes; i++)
-        if (strcmp(a->attributes[i]->key, b->attributes[i]->key) != 0 ||
-            strcmp(a->attributes[i]->value, b->attributes[i]->value) != 0)
-            return true;
-    return false;
-}
-
-static void apply_participant(const struct binding *binding, struct member *member)
-{
-    struct arena *arena = &binding->shard->arena;
-    arena_reset(arena);
-    Participant *old =
-        (Participant *)protobuf_c_message_unpack(&signalbox__v1__participant__descriptor, &arena->allocator,
-                                                 member->participant->size, member->participant->data);
-    assert(old != NULL);
-    Participant *new = binding->state->participant;
-    unsigned changes =
-        (profile_differs(old, new) ? CHANGED_PROFILE : 0) | (tracks_differ(old, new) ? CHANGED_TRACKS : 0);
-    if (changes == 0)
+    if (departs(state)) {
+        depart(binding, member, true);
         return;
-    /* Who somebody is and may do is not the gateway's to change. */
-    new->permissions = old->permissions;
-    new->kind = old->kind;
-    new->identity = member->identity;
-    session_change(member, new, changes, binding->now_ms);
+    }
+    if (!member->detached || member->gateway->address.incarnation != binding->from->incarnation)
+        member_tell_closed(member, SIGNALBOX__V1__LEAVE_REASON__REPLACED);
+    move(binding, member, max_u64(member->bind_generation, state->token_bind_generation) + 1);
+    member->confirmed_generation = max_u64(member->confirmed_generation, state->token_bind_generation);
+    member->resume_window_ms = window_ms(state);
+    apply_state(binding, member);
+    metric_add_at(M_SESSION_COMMANDS, SESSION_REBOUND, 1);
+    ack_bound(binding, member, false);
 }
 
+/* JOIN or RESUME for a member that is here. */
+static void bind_known(const struct binding *binding, struct member *member)
+{
+    const State *state = binding->state;
+    bool same_connection =
+        member->gateway->address.incarnation == binding->from->incarnation && member->connection == state->connection;
+    if (!same_connection) {
+        rebind(binding, member);
+        return;
+    }
+    if (departs(state)) {
+        depart(binding, member, false);
+        return;
+    }
+    if (state->version > member->version)
+        apply_state(binding, member);
+    metric_add_at(M_SESSION_COMMANDS, SESSION_REPEATED, 1);
+    ack_bound(binding, member, false); /* the first answer was lost */
+}
+
+/* HOLD for a member that is here. */
 static void update(const struct binding *binding, struct member *member)
 {
     const State *state = binding->state;
-    if (state->bind_generation < member->bind_generation) {
-        metric_add_at(M_SESSION_COMMANDS, SESSION_STALE, 1);
-        refuse(binding, SIGNALBOX__V1__CODE__NOT_FOUND, SIGNALBOX__V1__LEAVE_REASON__REPLACED,
-               SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "the session was resumed on a newer connection");
+    bool elsewhere = member->gateway->address.incarnation != binding->from->incarnation;
+    if (state->bind_generation < member->bind_generation ||
+        (state->bind_generation == member->bind_generation && elsewhere)) {
+        refuse_stale(binding);
         return;
     }
-    if (state->bind_generation > member->bind_generation) {
-        /* An owner that rebuilt the room from older reports catches up. */
-        member->bind_generation = state->bind_generation;
-        member->connection = state->connection;
-        member->version = 0;
-        room_move_member(member->room, member, open_gateway(binding->shard, binding->from));
+    bool catches_up = state->bind_generation > member->bind_generation;
+    if (catches_up) {
+        /* The owner rebuilt the room from an older report. */
+        if (elsewhere)
+            member_tell_closed(member, SIGNALBOX__V1__LEAVE_REASON__REPLACED);
+        move(binding, member, state->bind_generation);
     }
-    if (state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DEPARTED) {
-        ack_update(binding, member);
-        session_end(binding->shard, member, state->reason, false, binding->now_ms);
-        metric_add_at(M_SESSION_COMMANDS, SESSION_DEPARTED, 1);
+    if (departs(state)) {
+        depart(binding, member, false);
         return;
     }
-    if (state->version <= member->version) {
+    if (!catches_up && state->version <= member->version) {
         metric_add_at(M_SESSION_COMMANDS, SESSION_REPEATED, 1);
         ack_update(binding, member);
         return;
     }
-    member->version = state->version;
-    if (state->confirmed)
-        member->confirmed_generation = member->bind_generation;
-    if (state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DETACHED)
-        detach(member, state->window_left_ms, binding->now_ms);
-    else
-        attach(member);
-    apply_participant(binding, member);
+    apply_state(binding, member);
     metric_add_at(M_SESSION_COMMANDS, SESSION_UPDATED, 1);
     ack_update(binding, member);
 }
@@ -605,30 +526,22 @@ static void update(const struct binding *binding, struct member *member)
 
 static bool answer_departed(const struct binding *binding)
 {
-    struct departure *departure;
-    HASH_FIND(hh, binding->shard->departures, &binding->sid, sizeof binding->sid, departure);
+    struct departure *departure = departure_find(binding->shard, &binding->sid);
     bool asks_to_depart = binding->state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DEPARTED;
     if (departure == NULL && !asks_to_depart)
         return false;
     if (departure == NULL)
-        remember_departure(binding->shard, &binding->sid, &binding->key, binding->state->reason,
-                           binding->state->resume_window_ms, binding->now_ms);
+        departure_remember(binding->shard, &binding->sid, &binding->key, binding->state->reason,
+                           window_ms(binding->state), binding->now_ms);
     if (asks_to_depart) {
-        Signalbox__Cluster__V1__SessionAck ack = SIGNALBOX__CLUSTER__V1__SESSION_ACK__INIT;
-        ack.room_key = binding->state->room_key;
-        ack.sid = binding->state->sid;
-        ack.connection = binding->state->connection;
-        ack.version = binding->state->version;
-        ack.code = SIGNALBOX__V1__CODE__OK;
-        send_ack(binding->shard, binding->from, &ack);
+        ack_departed(binding);
         return true;
     }
-    bool rejoin = departure->reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED ||
-                  departure->reason == SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT;
-    refuse(binding, SIGNALBOX__V1__CODE__NOT_FOUND,
-           rejoin ? SIGNALBOX__V1__LEAVE_REASON__WINDOW_EXPIRED : departure->reason,
-           rejoin ? SIGNALBOX__V1__LEAVE_ACTION__REJOIN : SIGNALBOX__V1__LEAVE_ACTION__STOP, 0,
-           "this session has ended");
+    /* Seen by others it was disconnected; to itself, it came too late. */
+    Signalbox__V1__LeaveReason reason = departure->reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED
+                                            ? SIGNALBOX__V1__LEAVE_REASON__WINDOW_EXPIRED
+                                            : departure->reason;
+    refuse(binding, SIGNALBOX__V1__CODE__NOT_FOUND, reason, departure_action(reason), 0, "this session has ended");
     return true;
 }
 
@@ -668,6 +581,13 @@ static bool valid(const State *state)
            name_valid(state->room, ROOM_NAME_MAX) && state->room_key.len == sizeof key.bytes;
 }
 
+/* What is stored per participant and must fit a page; gateways enforce the finer limits. */
+static bool bounded(const Participant *participant)
+{
+    return participant->n_tracks <= TRACKS_MAX && participant->n_attributes <= ATTRIBUTES_MAX &&
+           signalbox__v1__participant__get_packed_size(participant) <= PARTICIPANT_BYTES_MAX;
+}
+
 void session_state(struct shard *shard, const struct node_address *from, const State *state, int64_t now_ms)
 {
     struct binding binding = {.shard = shard, .from = from, .state = state, .now_ms = now_ms};
@@ -683,6 +603,11 @@ void session_state(struct shard *shard, const struct node_address *from, const S
     if (room != NULL && (strcmp(room->name, state->room) != 0 || strcmp(room->project, state->project) != 0)) {
         refuse(&binding, SIGNALBOX__V1__CODE__INTERNAL, SIGNALBOX__V1__LEAVE_REASON__SERVER_ERROR,
                SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "two room names have one key");
+        return;
+    }
+    if (!bounded(state->participant)) {
+        refuse(&binding, SIGNALBOX__V1__CODE__TOO_LARGE, SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR,
+               SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "the participant is larger than the protocol allows");
         return;
     }
     struct member *member;
@@ -705,5 +630,5 @@ void session_state(struct shard *shard, const struct node_address *from, const S
     if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__HOLD)
         update(&binding, member);
     else
-        rebind(&binding, member);
+        bind_known(&binding, member);
 }

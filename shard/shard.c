@@ -55,11 +55,8 @@ void shard_free(struct shard **shard_ptr)
     HASH_ITER(hh, shard->rooms, room, next_room)
         session_drop_room(shard, room);
     struct departure *departure, *next_departure;
-    HASH_ITER(hh, shard->departures, departure, next_departure) {
-        timer_cancel(shard->wheel, &departure->expiry);
-        HASH_DEL(shard->departures, departure);
-        free(departure);
-    }
+    HASH_ITER(hh, shard->departures, departure, next_departure)
+        departure_forget(departure);
     timer_cancel(shard->wheel, &shard->flush_timer);
     view_unref(&shard->view);
     arena_done(&shard->arena);
@@ -108,10 +105,19 @@ void shard_drop_room_if_idle(struct shard *shard, struct room *room)
 
 void shard_flush(struct shard *shard, int64_t now_ms)
 {
+    /* Sending may make rooms dirty: those wait for the next flush, which shard_mark_dirty() has asked for. */
+    struct list dirty;
+    list_init(&dirty);
+    list_splice(&dirty, &shard->dirty_rooms);
     int64_t next_ms = -1;
-    list_for_each_safe(pos, &shard->dirty_rooms) {
-        int64_t due_ms = room_flush(container_of(pos, struct room, dirty_link), false, now_ms);
-        if (due_ms >= 0 && (next_ms < 0 || due_ms < next_ms))
+    while (!list_empty(&dirty)) {
+        struct room *room = list_first(&dirty, struct room, dirty_link);
+        int64_t due_ms = room_flush(room, false, now_ms);
+        if (due_ms < 0)
+            continue;
+        list_remove(&room->dirty_link);
+        list_append(&shard->dirty_rooms, &room->dirty_link);
+        if (next_ms < 0 || due_ms < next_ms)
             next_ms = due_ms;
     }
     if (next_ms >= 0)
@@ -122,7 +128,7 @@ void shard_flush(struct shard *shard, int64_t now_ms)
 
 static struct member *bound_sender(struct shard *shard, const struct node_address *from, const char *sid)
 {
-    struct member *member = session_find(shard, sid);
+    struct member *member = member_find(shard, sid);
     return member != NULL && member->gateway->address.incarnation == from->incarnation ? member : NULL;
 }
 
@@ -149,11 +155,11 @@ static void on_relay(struct shard *shard, const struct node_address *from, const
         metric_add_at(M_RELAYS_REFUSED, RELAY_STALE_SENDER, 1);
         return; /* its gateway repeats the session's state and learns the truth; the client sends again */
     }
-    struct member *receiver = session_find(shard, relay->to);
+    struct member *receiver = member_find(shard, relay->to);
     if (receiver == NULL || receiver->room != sender->room) {
         metric_add_at(M_RELAYS_REFUSED, RELAY_NO_RECEIVER, 1);
         if (!sender->room->settling && relay->kind != SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK)
-            relay_failed(shard, from, relay, SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED);
+            relay_failed(shard, from, relay, departure_reason(shard, relay->to));
         return;
     }
     if (receiver->detached) {
@@ -204,7 +210,7 @@ static void on_signal(struct shard *shard, const struct node_address *from,
         room_add_signal(sender->room, update->signal, now_ms);
         return;
     }
-    struct member *receiver = session_find(shard, update->to);
+    struct member *receiver = member_find(shard, update->to);
     if (receiver == NULL || receiver->room != sender->room || receiver->detached) {
         metric_add_at(M_UPDATES_DROPPED, 4, 1);
         return;
@@ -271,6 +277,7 @@ void shard_view(struct shard *shard, struct view *view, int64_t now_ms)
             session_drop_room(shard, room);
         }
     }
+    session_detach_lost(shard, now_ms);
 }
 
 struct shard_stats shard_stats(const struct shard *shard)

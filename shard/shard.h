@@ -31,6 +31,7 @@ struct shard_limits {
     uint32_t snapshot_page_bytes;
     uint32_t snapshot_ttl_ms; /* a snapshot whose pages are not asked for */
     uint32_t departure_ms;    /* departures are remembered for so long beyond the resume window */
+    uint32_t departures;      /* remembered at most, over all rooms; the oldest are forgotten first */
 };
 
 extern const struct shard_limits shard_default_limits;
@@ -54,6 +55,7 @@ struct shard *shard_new(const struct shard_options *options, struct timer_wheel 
                         const struct shard_actions *actions, void *ctx);
 void shard_free(struct shard **shard);
 
+/* Messages inside the item are altered; they are good for nothing after the call. */
 void shard_item(struct shard *shard, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
                 int64_t now_ms);
 void shard_view(struct shard *shard, struct view *view, int64_t now_ms);

@@ -8,13 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SNAPSHOTS_PER_ROOM_MAX = 8, CURSOR_MAX = 48 };
+/* Enough for those who page through a large room while others keep on joining it. */
+enum { SNAPSHOTS_PER_ROOM_MAX = 64, CURSOR_MAX = 48 };
 
 struct snapshot {
-    struct list link; /* room->snapshots, oldest first */
+    struct list link; /* room->snapshots, least recently used first */
     uint64_t id;
     uint64_t seq;
     bool with_viewers;
+    bool paged; /* somebody holds a cursor into it */
     int64_t used_ms;
     size_t count;
     struct payload *participants[];
@@ -32,26 +34,58 @@ void snapshot_drop_all(struct room *room)
 {
     list_for_each_safe(pos, &room->snapshots)
         snapshot_free(container_of(pos, struct snapshot, link));
+    timer_cancel(room->shard->wheel, &room->snapshot_timer);
 }
 
-static void drop_old(struct room *room, int64_t now_ms)
+static void drop_old(struct room *room, int64_t now_ms, size_t most)
 {
     size_t count = 0;
     list_for_each(pos, &room->snapshots)
         count++;
-    list_for_each_safe(pos, &room->snapshots) {
-        struct snapshot *snapshot = container_of(pos, struct snapshot, link);
-        bool expired = now_ms - snapshot->used_ms > room->shard->options.limits.snapshot_ttl_ms;
-        if (!expired && count < SNAPSHOTS_PER_ROOM_MAX)
-            continue;
-        snapshot_free(snapshot);
+    while (count > 0) {
+        struct snapshot *oldest = list_first(&room->snapshots, struct snapshot, link);
+        if (count <= most && now_ms - oldest->used_ms < room->shard->options.limits.snapshot_ttl_ms)
+            break;
+        snapshot_free(oldest);
         count--;
     }
 }
 
+static void set_timer(struct room *room)
+{
+    if (list_empty(&room->snapshots))
+        return;
+    struct snapshot *oldest = list_first(&room->snapshots, struct snapshot, link);
+    timer_set(room->shard->wheel, &room->snapshot_timer, oldest->used_ms + room->shard->options.limits.snapshot_ttl_ms);
+}
+
+static void on_snapshots_old(struct timer *timer, int64_t now_ms)
+{
+    struct room *room = container_of(timer, struct room, snapshot_timer);
+    drop_old(room, now_ms, SNAPSHOTS_PER_ROOM_MAX);
+    set_timer(room);
+}
+
+void snapshot_init(struct room *room)
+{
+    list_init(&room->snapshots);
+    timer_init(&room->snapshot_timer, on_snapshots_old);
+}
+
+/* Somebody goes on to page through it. */
+static void keep(struct room *room, struct snapshot *snapshot, int64_t now_ms)
+{
+    snapshot->paged = true;
+    snapshot->used_ms = now_ms;
+    list_remove(&snapshot->link);
+    list_append(&room->snapshots, &snapshot->link);
+    if (!timer_pending(&room->snapshot_timer))
+        set_timer(room);
+}
+
 static struct snapshot *take(struct room *room, bool with_viewers, int64_t now_ms)
 {
-    drop_old(room, now_ms);
+    drop_old(room, now_ms, SNAPSHOTS_PER_ROOM_MAX - 1);
     list_for_each(pos, &room->snapshots) {
         struct snapshot *snapshot = container_of(pos, struct snapshot, link);
         if (snapshot->seq == room->seq && snapshot->with_viewers == with_viewers)
@@ -87,11 +121,11 @@ static struct snapshot *find(struct room *room, const char *cursor, size_t *ret_
 }
 
 /* How many participants from `offset` fit a page. */
-static size_t page_end(const struct room *room, const struct snapshot *snapshot, size_t offset)
+static size_t page_end(const struct room *room, const struct snapshot *snapshot, size_t offset, uint32_t page_size)
 {
     size_t bytes = 0;
     size_t end = offset;
-    while (end < snapshot->count) {
+    while (end < snapshot->count && (page_size == 0 || end - offset < page_size)) {
         bytes += snapshot->participants[end]->size;
         if (end > offset && bytes > room->shard->options.limits.snapshot_page_bytes)
             break;
@@ -100,15 +134,15 @@ static size_t page_end(const struct room *room, const struct snapshot *snapshot,
     return end;
 }
 
-struct payload *snapshot_page(struct room *room, const char *cursor, bool want_viewers, uint64_t *ret_seq,
+struct payload *snapshot_page(struct room *room, const struct snapshot_request *request, uint64_t *ret_seq,
                               bool *ret_last, int64_t now_ms)
 {
     size_t offset = 0;
-    struct snapshot *snapshot = cursor[0] == '\0' ? take(room, want_viewers, now_ms) : find(room, cursor, &offset);
+    struct snapshot *snapshot =
+        request->cursor[0] == '\0' ? take(room, request->want_viewers, now_ms) : find(room, request->cursor, &offset);
     if (snapshot == NULL)
         return NULL;
-    snapshot->used_ms = now_ms;
-    size_t end = page_end(room, snapshot, offset);
+    size_t end = page_end(room, snapshot, offset, request->page_size);
     bool last = end == snapshot->count;
 
     char next[CURSOR_MAX] = "";
@@ -135,7 +169,9 @@ struct payload *snapshot_page(struct room *room, const char *cursor, bool want_v
     *ret_seq = snapshot->seq;
     *ret_last = last;
     /* A roster that fits one page needs no pinning. */
-    if (last && offset == 0)
+    if (!last || snapshot->paged)
+        keep(room, snapshot, now_ms);
+    else
         snapshot_free(snapshot);
     return frames_wrap(FIELD_SERVER_SNAPSHOT, body);
 }

@@ -1,0 +1,69 @@
+/* Who has left for good, so that a late resume learns how it ended, and a late repeat of a join does nothing. */
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "shard/internal.h"
+#include <stdlib.h>
+
+void departure_forget(struct departure *departure)
+{
+    timer_cancel(departure->shard->wheel, &departure->expiry);
+    HASH_DEL(departure->shard->departures, departure);
+    free(departure);
+}
+
+static void on_departure_forgotten(struct timer *timer, int64_t now_ms)
+{
+    departure_forget(container_of(timer, struct departure, expiry));
+}
+
+void departure_remember(struct shard *shard, const struct sid *sid, const struct room_key *key,
+                        Signalbox__V1__LeaveReason reason, uint32_t window_ms, int64_t now_ms)
+{
+    struct departure *departure = departure_find(shard, sid);
+    if (departure == NULL) {
+        /* The table iterates in the order of insertion: its head is the oldest. */
+        if (HASH_COUNT(shard->departures) >= shard->options.limits.departures && shard->departures != NULL) {
+            departure_forget(shard->departures);
+            metric_add(M_DEPARTURES_FORGOTTEN, 1);
+        }
+        departure = mem_new(struct departure);
+        departure->sid = *sid;
+        departure->shard = shard;
+        timer_init(&departure->expiry, on_departure_forgotten);
+        HASH_ADD(hh, shard->departures, sid, sizeof departure->sid, departure);
+    }
+    departure->room_key = *key;
+    departure->reason = reason;
+    timer_set(shard->wheel, &departure->expiry, now_ms + window_ms + shard->options.limits.departure_ms);
+}
+
+struct departure *departure_find(struct shard *shard, const struct sid *sid)
+{
+    struct departure *departure;
+    HASH_FIND(hh, shard->departures, sid, sizeof *sid, departure);
+    return departure;
+}
+
+Signalbox__V1__LeaveReason departure_reason(struct shard *shard, const char *sid_text)
+{
+    struct sid sid;
+    struct departure *departure = sid_parse(sid_text, &sid) ? departure_find(shard, &sid) : NULL;
+    return departure != NULL ? departure->reason : SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE;
+}
+
+Signalbox__V1__LeaveAction departure_action(Signalbox__V1__LeaveReason reason)
+{
+    switch (reason) {
+    case SIGNALBOX__V1__LEAVE_REASON__REPLACED:
+    case SIGNALBOX__V1__LEAVE_REASON__DUPLICATE_IDENTITY:
+    case SIGNALBOX__V1__LEAVE_REASON__REMOVED:
+    case SIGNALBOX__V1__LEAVE_REASON__ROOM_CLOSED:
+    case SIGNALBOX__V1__LEAVE_REASON__TOKEN_EXPIRED:
+    case SIGNALBOX__V1__LEAVE_REASON__TOKEN_REVOKED:
+    case SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR:
+    case SIGNALBOX__V1__LEAVE_REASON__ABUSE:
+        return SIGNALBOX__V1__LEAVE_ACTION__STOP;
+    default:
+        return SIGNALBOX__V1__LEAVE_ACTION__REJOIN;
+    }
+}
