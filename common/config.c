@@ -21,6 +21,7 @@ struct loader {
     const char *const *overrides;
     struct buf *problems;
     size_t count;
+    bool some; /* names that the table lacks are no problem */
 };
 
 static const char command_line[] = "command line";
@@ -388,7 +389,7 @@ static void check_overrides(struct loader *loader, const struct config_key *tabl
 static void load_group(struct loader *loader, const struct config_key *table, const char *prefix,
                        config_setting_t *group, struct place place, void *target)
 {
-    if (group)
+    if (group && !loader->some)
         check_names(loader, table, prefix, group, place, "");
     for (const struct config_key *key = table; key->name; key++) {
         config_setting_t *setting = group ? config_setting_lookup(group, key->name) : NULL;
@@ -411,21 +412,28 @@ static void load_group(struct loader *loader, const struct config_key *table, co
     }
 }
 
-size_t config_load_text(const struct config_key *table, const char *text, const char *path,
-                        const char *const *overrides, void *target, struct buf *problems)
+static void load_text(struct loader *loader, const struct config_key *table, const char *text, const char *path,
+                      void *target)
 {
-    struct loader loader = {.overrides = overrides, .problems = problems};
     struct place place = {.path = path, .in_file = true};
     const char *error;
     config_t config;
 
     config_init(&config);
-    check_overrides(&loader, table);
+    check_overrides(loader, table);
     if (parse_text(text, &config, &place.line, &error))
-        load_group(&loader, table, "", config_root_setting(&config), place, target);
+        load_group(loader, table, "", config_root_setting(&config), place, target);
     else
-        problem(&loader, place, NULL, "%s", error);
+        problem(loader, place, NULL, "%s", error);
     config_destroy(&config);
+}
+
+size_t config_load_text(const struct config_key *table, const char *text, const char *path,
+                        const char *const *overrides, void *target, struct buf *problems)
+{
+    struct loader loader = {.overrides = overrides, .problems = problems};
+
+    load_text(&loader, table, text, path, target);
     return loader.count;
 }
 
@@ -450,18 +458,32 @@ static int read_file(const char *path, struct buf *out)
     return error ? -1 : 0;
 }
 
+static void load_file(struct loader *loader, const struct config_key *table, const char *path, void *target)
+{
+    struct buf text = {0};
+
+    if (path && read_file(path, &text) != 0)
+        problem(loader, (struct place){.path = path}, NULL, "cannot be read: %s", strerror(errno));
+    else
+        load_text(loader, table, buf_str(&text), path ? path : "configuration", target);
+    buf_done(&text);
+}
+
 size_t config_load(const struct config_key *table, const char *path, const char *const *overrides, void *target,
                    struct buf *problems)
 {
-    struct buf text = {0};
-    size_t count = 1;
+    struct loader loader = {.overrides = overrides, .problems = problems};
 
-    if (path && read_file(path, &text) != 0)
-        buf_printf(problems, "%s: cannot be read: %s\n", path, strerror(errno));
-    else
-        count = config_load_text(table, buf_str(&text), path ? path : "configuration", overrides, target, problems);
-    buf_done(&text);
-    return count;
+    load_file(&loader, table, path, target);
+    return loader.count;
+}
+
+size_t config_load_some(const struct config_key *table, const char *path, void *target, struct buf *problems)
+{
+    struct loader loader = {.problems = problems, .some = true};
+
+    load_file(&loader, table, path, target);
+    return loader.count;
 }
 
 static unsigned find_line(const char *path, const char *name)

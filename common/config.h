@@ -58,6 +58,8 @@ size_t config_load(const struct config_key *table, const char *path, const char 
 /* The same from a text; `path` is only what it is called in problems. */
 size_t config_load_text(const struct config_key *table, const char *text, const char *path,
                         const char *const *overrides, void *target, struct buf *problems);
+/* For a tool that needs a few keys of a program's file: names that the table lacks are passed over. */
+size_t config_load_some(const struct config_key *table, const char *path, void *target, struct buf *problems);
 /* Adds a problem found by the program's own checks, at the line where `name` was set. */
 void config_problem(struct buf *problems, const char *path, const char *name, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -148,17 +148,22 @@ bool cluster_parse_seed(const char *text, struct score_seed *ret_seed)
     return true;
 }
 
+static const char *text_or_null(const char *text)
+{
+    return text != NULL && text[0] != '\0' ? text : NULL;
+}
+
 void cluster_bus_options(const struct cluster_config *cluster, struct bus_options *ret_options)
 {
     *ret_options = (struct bus_options){
         .servers = (const char *const *)cluster->nats_servers.values,
         .server_count = cluster->nats_servers.count,
-        .user = cluster->nats_user,
-        .password = cluster->nats_password,
-        .nkey_seed_file = cluster->nats_nkey_seed_file,
-        .tls_ca_file = cluster->nats_tls_ca_file,
-        .tls_cert_file = cluster->nats_tls_cert_file,
-        .tls_key_file = cluster->nats_tls_key_file,
+        .user = text_or_null(cluster->nats_user),
+        .password = text_or_null(cluster->nats_password),
+        .nkey_seed_file = text_or_null(cluster->nats_nkey_seed_file),
+        .tls_ca_file = text_or_null(cluster->nats_tls_ca_file),
+        .tls_cert_file = text_or_null(cluster->nats_tls_cert_file),
+        .tls_key_file = text_or_null(cluster->nats_tls_key_file),
     };
 }
 

@@ -379,6 +379,23 @@ START_TEST(files_are_read_and_located)
 }
 END_TEST
 
+START_TEST(a_tool_reads_some_keys_of_anothers_file)
+{
+    char path[] = "/tmp/test_config_XXXXXX", expected[256];
+    int fd = mkstemp(path);
+    static const char text[] = REQUIRED "\nnobody = { knows = 1; };\nlisten = \"here\";\nstrict = 7;\n";
+
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    write_file(path, text, sizeof(text) - 1);
+    ck_assert_uint_eq(config_load_some(table, path, &settings, &problems), 1);
+    snprintf(expected, sizeof(expected), "%s:4: strict: expected true or false\n", path);
+    ck_assert_str_eq(buf_str(&problems), expected);
+    ck_assert_str_eq(settings.listen, "here");
+    unlink(path);
+}
+END_TEST
+
 START_TEST(without_a_file_there_are_defaults_alone)
 {
     const char *overrides[] = {"tls.certificate_file=/c", NULL};
@@ -477,6 +494,7 @@ int main(void)
     tcase_add_test(tcase, overrides_win_and_are_checked);
     tcase_add_test(tcase, secrets_do_not_show_in_problems);
     tcase_add_test(tcase, files_are_read_and_located);
+    tcase_add_test(tcase, a_tool_reads_some_keys_of_anothers_file);
     tcase_add_test(tcase, without_a_file_there_are_defaults_alone);
     tcase_add_test(tcase, the_printed_file_loads);
     tcase_add_test(tcase, the_printed_file_reads_well);
