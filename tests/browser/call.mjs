@@ -231,11 +231,13 @@ try {
     });
   }
 
-  await check('leaving is seen by the other', async () => {
+  await check('leaving is seen by the other, and the last one leaves', async () => {
     await testId(bob, 'leave-button').click();
     await testId(bob, 'ended').waitFor({ timeout: STEP_TIMEOUT_MS });
     await testId(ann, 'tile').and(ann.locator('[data-name="Bob Moreno"]')).waitFor({ state: 'detached', timeout: STEP_TIMEOUT_MS });
     await shoot(bob, 'left');
+    await testId(ann, 'leave-button').click();
+    await testId(ann, 'ended').waitFor({ timeout: STEP_TIMEOUT_MS });
   });
 
   await check('no page reported an error', async () => assert.deepEqual([...ann.errors, ...bob.errors], []));
