@@ -1,17 +1,16 @@
 #include "common/admin_http.h"
 
+#include "common/listener.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include <assert.h>
 #include <errno.h>
 #include <h2o.h>
 #include <h2o/http1.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 enum {
     CONNECTIONS_MAX = 64, /* probes and scrapers; more is somebody else */
@@ -137,86 +136,13 @@ static void resume_accept(struct timer *timer, int64_t now_ms)
     h2o_socket_read_start(admin->listener, on_connection);
 }
 
-/* Splits "address:port" or "[v6]:port" in place. */
-static bool split_address(char *listen, char **ret_host, char **ret_port)
-{
-    char *colon = strrchr(listen, ':');
-    if (colon == NULL || colon == listen || colon[1] == '\0')
-        return false;
-    *colon = '\0';
-    if (listen[0] == '[') {
-        if (colon[-1] != ']')
-            return false;
-        colon[-1] = '\0';
-        listen++;
-    } else if (strchr(listen, ':') != NULL) {
-        return false;
-    }
-    *ret_host = listen;
-    *ret_port = colon + 1;
-    return *listen != '\0';
-}
-
-static struct addrinfo *resolve(const char *listen, char *error, size_t error_size)
-{
-    static const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-                                          .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
-    struct addrinfo *address = NULL;
-    char *copy = mem_strdup(listen), *host, *port;
-    bool valid = split_address(copy, &host, &port) && strspn(port, "0123456789") == strlen(port) && strlen(port) <= 5 &&
-                 atoi(port) <= 65535 && getaddrinfo(host, port, &hints, &address) == 0;
-    free(copy);
-    if (valid)
-        return address;
-    snprintf(error, error_size,
-             "admin.listen %s: not an address; write address:port, such as 127.0.0.1:9090 or [::1]:9090", listen);
-    return NULL;
-}
-
-static const char *advice(int error)
-{
-    switch (error) {
-    case EADDRINUSE:
-        return "address already in use; choose another port or stop the process that has it";
-    case EADDRNOTAVAIL:
-        return "this host has no such address; choose one of its own, or 0.0.0.0 for all";
-    case EACCES:
-        return "not permitted; choose a port above 1023 or grant CAP_NET_BIND_SERVICE";
-    default:
-        return strerror(error);
-    }
-}
-
-static int open_listener(const char *listen_at, unsigned *ret_port, char *error, size_t error_size)
-{
-    struct addrinfo *address = resolve(listen_at, error, error_size);
-    if (address == NULL)
-        return -1;
-    int on = 1;
-    struct sockaddr_storage bound;
-    socklen_t bound_size = sizeof(bound);
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
-        bind(fd, address->ai_addr, address->ai_addrlen) != 0 || listen(fd, CONNECTIONS_MAX) != 0 ||
-        getsockname(fd, (struct sockaddr *)&bound, &bound_size) != 0) {
-        snprintf(error, error_size, "admin.listen %s: %s", listen_at, advice(errno));
-        if (fd >= 0)
-            close(fd);
-        fd = -1;
-    } else {
-        *ret_port = bound.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&bound)->sin6_port)
-                                                : ntohs(((struct sockaddr_in *)&bound)->sin_port);
-    }
-    freeaddrinfo(address);
-    return fd;
-}
-
 struct admin_http *admin_http_open(struct loop *loop, const char *listen, enum metric_tier tier,
                                    const struct admin_http_handlers *handlers, void *ctx, char *error,
                                    size_t error_size)
 {
     unsigned port;
-    int fd = open_listener(listen, &port, error, error_size);
+    const struct listener_options options = {.key = "admin.listen", .listen = listen, .backlog = CONNECTIONS_MAX};
+    int fd = listener_open(&options, &port, error, error_size);
     if (fd < 0)
         return NULL;
     struct admin_http *admin = mem_new(struct admin_http);
