@@ -1,0 +1,129 @@
+/* The inside of the front: one struct conn for the whole life of an accepted socket.
+ *
+ *   accept.c      accept, limits, PROXY header, TLS handshake, handing over to H2O's HTTP/1
+ *   http_api.c    the routes, up to the upgrade
+ *   conn.c        the WebSocket: frames in and out, pings, closing
+ *   front.c       the listener, H2O's configuration, reload, the end
+ *
+ * A struct conn is freed by conn_on_socket_close(), which H2O calls when the socket is gone, and nowhere else. Since a
+ * TLS socket may still be sending its close_notify after h2o_socket_close(), that can be at once or later: nothing of
+ * a conn is touched after it has been shut.
+ */
+#ifndef SBX_GATEWAY_FRONT_PRIVATE_H
+#define SBX_GATEWAY_FRONT_PRIVATE_H
+
+#include "common/arena.h"
+#include "common/bucket.h"
+#include "gateway/front.h"
+#include "gateway/net_address.h"
+#include "gateway/outqueue.h"
+#include "gateway/peers.h"
+#include "gateway/ws.h"
+#include <h2o.h>
+#include <h2o/http1.h>
+
+struct front {
+    struct loop *loop;
+    struct gateway *gateway;
+    struct front_options options;
+    struct outqueue_limits queue_limits;
+    struct net_blocks trusted;
+    struct peers *peers;
+
+    h2o_socket_t *listener; /* NULL once it is closed */
+    unsigned port;
+    struct timer resume_accept;
+    size_t sockets_max;
+
+    SSL_CTX *tls; /* NULL in plain mode */
+    h2o_globalconf_t config;
+    h2o_context_t context;
+    h2o_accept_ctx_t accept; /* its ssl_ctx is not used: handshakes are ours */
+
+    struct list conns;
+    size_t socket_count, websocket_count;
+    struct list dirty; /* conns that have something to write, or to tell */
+    struct loop_task flush;
+    struct buf scratch; /* what one write is gathered in */
+    struct arena arena; /* the message being decoded */
+    size_t queued_bytes, queued_messages;
+};
+
+enum conn_phase {
+    CONN_PROXY_HEADER,
+    CONN_TLS,
+    CONN_HTTP,      /* H2O's; so is sock->data */
+    CONN_UPGRADING, /* the 101 is on its way */
+    CONN_OPEN,
+    CONN_CLOSING,   /* our close frame is queued or sent; the client's is awaited, or was what began it */
+    CONN_LINGERING, /* failed, our close frame is out: what still arrives is thrown away */
+    CONN_SHUT,      /* h2o_socket_close() was called */
+};
+
+struct upgrade;
+
+struct conn {
+    struct list link; /* front->conns */
+    struct front *front;
+    h2o_socket_t *sock;
+    struct peer *peer;  /* what it counts against; NULL while that is not known */
+    struct timer timer; /* what it is for depends on the phase */
+    union {
+        SSL_CTX *tls;            /* CONN_TLS: a reference, because H2O holds none until the first bytes arrive */
+        struct upgrade *upgrade; /* CONN_UPGRADING */
+        struct client *client;   /* from CONN_OPEN on; NULL once the gateway has been told that it is gone */
+    };
+    uint8_t phase; /* enum conn_phase */
+    uint8_t encoding;
+    bool exempt; /* the peer is a trusted proxy, whose clients are counted one by one */
+    bool paused; /* not reading, because too much waits to be written */
+    bool ping_sent : 1, ping_due : 1, clean : 1, failed : 1, peer_closed : 1, close_sent : 1;
+
+    struct list dirty; /* front->dirty */
+    struct ws_parser parser;
+    struct outqueue queue;
+    struct outqueue_drops drops; /* not yet told to the gateway */
+    struct payload *pong;        /* the answer to the latest ping */
+    struct payload *close;       /* the close frame, sent after the queue */
+    void *writing;               /* plain mode: what H2O is writing */
+    struct bucket control_budget;
+    int64_t alive_ms; /* when the client was last heard, or, while it is not read from, last took something */
+};
+
+/* H2O limits how long a request may take, but not how long an answer waits to be read. */
+enum { CONN_HTTP_SILENCE_MAX_MS = 60000 };
+
+/* accept.c */
+void conn_accept(struct front *front, h2o_socket_t *sock);
+void conn_on_socket_close(void *conn);
+/* Counts the connection against `address`; false if that may have no more, which has been counted. */
+bool conn_enter(struct conn *conn, const struct net_address *address);
+void conn_set_timer(struct conn *conn, int64_t after_ms);
+/* Ends the connection in both directions, so that whoever waits for the socket (H2O's HTTP, a close_notify) sees it. */
+void conn_break(const struct conn *conn);
+
+/* http_api.c */
+void http_api_register(struct front *front, h2o_hostconf_t *host);
+/* The connection went away while the 101 was on its way. */
+void http_api_abandon(struct upgrade *upgrade);
+
+/* conn.c */
+/* `sock` has been handed over by H2O, with its unread input. */
+void conn_open(struct conn *conn, enum encoding encoding, struct jwt_claims *take_claims);
+void conn_on_timer(struct conn *conn);
+void conn_flush_all(struct front *front);
+/* The whole front is going away: says so to a WebSocket client, ends everything else. */
+void conn_shutdown(struct conn *conn);
+/* At once, whatever is unsent. */
+void conn_cut(struct conn *conn);
+
+/* Positions in the metrics' labels. */
+enum { ACCEPT_ACCEPTED, ACCEPT_ADDRESS_CONNECTIONS, ACCEPT_ADDRESS_RATE };
+enum {
+    UPGRADE_ADDRESS_BUSY = WS_HANDSHAKE_BAD_SUBPROTOCOL + 1,
+    UPGRADE_NOT_READY,
+    UPGRADE_TOKEN_REFUSED,
+    UPGRADE_LOST
+};
+
+#endif
