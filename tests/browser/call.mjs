@@ -28,7 +28,7 @@ mkdirSync(screenshots, { recursive: true });
 let passed = 0;
 let failed = 0;
 
-async function check(name, step) {
+async function check(name, step, { isFatal = false } = {}) {
   try {
     await step();
     passed += 1;
@@ -36,6 +36,7 @@ async function check(name, step) {
   } catch (error) {
     failed += 1;
     console.log(`FAILED ${name}\n    ${error.message.split('\n').slice(0, 6).join('\n    ')}`);
+    if (isFatal) throw new Error('without this nothing else can be seen');
   }
 }
 
@@ -124,8 +125,9 @@ try {
 
   await check('the first one joins', async () => {
     await testId(ann, 'join-button').click();
-    await until(ann, 'state', () => window.signalbox?.room.state, (state) => state === 'connected');
-  });
+    const stateOrError = () => document.getElementById('join-error').textContent || window.signalbox?.room.state;
+    await until(ann, 'state', stateOrError, (state) => state === 'connected');
+  }, { isFatal: true });
 
   await check('video flows both ways soon after the second join', async () => {
     await bob.goto(link(gateways[1], {}, [gateways[1], gateways[0]]));
@@ -241,6 +243,8 @@ try {
   });
 
   await check('no page reported an error', async () => assert.deepEqual([...ann.errors, ...bob.errors], []));
+} catch (error) {
+  console.log(`stopped: ${error.message}`);
 } finally {
   await browser.close();
 }

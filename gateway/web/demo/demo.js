@@ -68,15 +68,14 @@ async function getToken() {
   if (token.expiresAtMs - Date.now() > TOKEN_SPARE_MS) return token.value;
   const response = await fetch('/demo/token', {
     method: 'POST',
-    headers: { 'content-type': 'text/plain' },
-    body: invite,
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ invite, room: $('room').value, name: $('name').value }),
   });
   if (!response.ok) {
     const problem = await response.json().catch(() => ({}));
     throw new Error(problem.detail || `the gateway answered ${response.status}`);
   }
-  const { token: value, room: roomName } = await response.json();
-  $('room').value = roomName;
+  const { token: value } = await response.json();
   const { exp } = JSON.parse(atob(value.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')));
   token = { value, expiresAtMs: exp * 1000 };
   return value;
@@ -309,4 +308,4 @@ $('room').value = fragment.get('room') ?? '';
 $('name').value = fragment.get('name') ?? localStorage.getItem('signalbox-demo-name') ?? '';
 document.documentElement.style.setProperty('--hue', String(hueOf($('name').value)));
 await openDevices();
-if (fragment.get('autojoin') === '1' && $('name').value) join();
+if (fragment.get('autojoin') === '1' && $('name').value && $('room').value) join();
