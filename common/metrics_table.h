@@ -1,6 +1,6 @@
 /* Every metric of Signalbox: METRIC(id, tier, type, name, label, values, help).
- * label and values are NULL or a label name and its values, comma-separated, in the order of the enum that indexes them.
- * Included by metrics.h and metrics.c; no include guard on purpose. Names follow Prometheus conventions; the
+ * label and values are NULL or a label name and its values, comma-separated, in the order of the enum that indexes
+ * them. Included by metrics.h and metrics.c; no include guard on purpose. Names follow Prometheus conventions; the
  * autoscaling signals keep the names under which dashboards and autoscalers know them. */
 
 #define METRIC_CLASSES "p0_control,p1_negotiation,p2_candidates,p3_membership,p4_ephemeral"
@@ -48,8 +48,7 @@ METRIC(M_LINK_ENVELOPES_LOST, TIER_BOTH, METRIC_COUNTER, "signalbox_link_envelop
 /* View */
 METRIC(M_VIEW_GENERATION, TIER_BOTH, METRIC_GAUGE, "signalbox_view_generation", NULL, NULL,
        "Generation of the newest view known")
-METRIC(M_VIEW_SEQ, TIER_BOTH, METRIC_GAUGE, "signalbox_view_sequence", NULL, NULL,
-       "Sequence of the newest view known")
+METRIC(M_VIEW_SEQ, TIER_BOTH, METRIC_GAUGE, "signalbox_view_sequence", NULL, NULL, "Sequence of the newest view known")
 METRIC(M_VIEW_SHARDS, TIER_BOTH, METRIC_GAUGE, "signalbox_view_shards", NULL, NULL, "Shards in the newest view known")
 METRIC(M_VIEW_GATEWAYS, TIER_BOTH, METRIC_GAUGE, "signalbox_view_gateways", NULL, NULL,
        "Gateways in the newest view known")
@@ -65,7 +64,8 @@ METRIC(M_SESSION_COMMANDS, TIER_SHARD, METRIC_COUNTER, "signalbox_session_comman
        "What became of the session states that gateways sent")
 METRIC(M_DEPARTURES, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_total", "reason",
        "unspecified,client_left,replaced,duplicate_identity,removed,room_closed,token_expired,token_revoked,"
-       "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_gone",
+       "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_"
+       "gone",
        "Participants that left for good")
 METRIC(M_DEPARTURES_FORGOTTEN, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_forgotten_total", NULL, NULL,
        "Departures forgotten before their time because too many had to be remembered")
@@ -83,10 +83,11 @@ METRIC(M_RELAYS, TIER_SHARD, METRIC_COUNTER, "signalbox_relays_total", "kind",
        "unspecified,offer,answer,candidate,candidates_done,application,ack", "Directed messages passed on")
 METRIC(M_RELAYS_REFUSED, TIER_SHARD, METRIC_COUNTER, "signalbox_relays_refused_total", "reason",
        "stale_sender,no_receiver,receiver_detached", "Directed messages that could not be passed on")
-METRIC(M_SYNCS, TIER_SHARD, METRIC_COUNTER, "signalbox_syncs_total", "answer", "replay,snapshot,page,cursor_gone,no_room",
-       "What was sent to those who had missed something")
+METRIC(M_SYNCS, TIER_SHARD, METRIC_COUNTER, "signalbox_syncs_total", "answer",
+       "replay,snapshot,page,cursor_gone,no_room", "What was sent to those who had missed something")
 METRIC(M_ICE_STATES, TIER_SHARD, METRIC_COUNTER, "signalbox_ice_states_total", "state",
-       "unspecified,checking,connected,disconnected,failed,closed", "States of peer connections as clients reported them")
+       "unspecified,checking,connected,disconnected,failed,closed",
+       "States of peer connections as clients reported them")
 METRIC(M_TIME_TO_CONNECTED, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_time_to_connected_seconds", NULL, NULL,
        "From the first offer to a connected peer connection, as clients reported it")
 METRIC(M_ITEMS_INVALID, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_items_invalid_total", NULL, NULL,
@@ -98,7 +99,8 @@ METRIC(M_WEBSOCKETS, TIER_GATEWAY, METRIC_GAUGE, "active_websocket_connections",
 METRIC(M_CLIENT_SOCKETS, TIER_GATEWAY, METRIC_GAUGE, "signalbox_client_sockets", NULL, NULL,
        "TCP connections on the clients' listener, in whatever state")
 METRIC(M_ACCEPTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_accepts_total", "outcome",
-       "accepted,address_connections,address_rate", "Connections accepted, or refused because of their address's limits")
+       "accepted,address_connections,address_rate",
+       "Connections accepted, or refused because of their address's limits")
 METRIC(M_ACCEPT_PAUSES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_accept_pauses_total", "reason", "full,no_descriptors",
        "Times that the gateway stopped accepting for a moment")
 METRIC(M_PROXY_HEADERS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_proxy_headers_total", "outcome",
@@ -114,8 +116,8 @@ METRIC(M_HTTP_REQUESTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_http_requests_t
 METRIC(M_WS_CLOSED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_closed_total", "cause",
        "client_left,client_closed,lost,gateway,slow,ping_timeout,protocol_error,abuse,shutdown",
        "WebSocket connections that ended, by what ended them")
-METRIC(M_WS_ERRORS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_errors_total", "code",
-       "1002,1003,1007,1009", "WebSocket connections failed because the client broke RFC 6455, by close code")
+METRIC(M_WS_ERRORS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_errors_total", "code", "1002,1003,1007,1009",
+       "WebSocket connections failed because the client broke RFC 6455, by close code")
 METRIC(M_WS_MESSAGES_RECEIVED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_messages_received_total", "encoding",
        "protobuf,json", "Messages received from clients")
 METRIC(M_WS_MESSAGES_UNDECODABLE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_messages_undecodable_total",
@@ -144,7 +146,8 @@ METRIC(M_CLIENT_RESULTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_refusal
        "Requests of clients that were refused, by result code")
 METRIC(M_CLIENTS_ENDED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_clients_ended_total", "reason",
        "unspecified,client_left,replaced,duplicate_identity,removed,room_closed,token_expired,token_revoked,"
-       "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_gone",
+       "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_"
+       "gone",
        "Connections that the gateway has closed, by the reason given to the client")
 METRIC(M_THROTTLED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_throttled_total", "budget", "messages,bytes",
        "Messages from clients that were over the connection's budget")
@@ -153,10 +156,11 @@ METRIC(M_TOKENS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_access_tokens_total", 
        "Access tokens checked, by outcome")
 METRIC(M_RESUME_TOKENS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_resume_tokens_total", "outcome",
        "ok,malformed,forged,expired,version", "Resume tokens checked, by outcome")
-METRIC(M_JOINS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_joins_total", "outcome",
-       "joined,recovered,resumed,refused,timeout",
-       "Outcomes of hello: a new session, an old one with every event replayed, an old one with a snapshot, refused, or "
-       "not answered by any shard in time")
+METRIC(
+    M_JOINS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_joins_total", "outcome",
+    "joined,recovered,resumed,refused,timeout",
+    "Outcomes of hello: a new session, an old one with every event replayed, an old one with a snapshot, refused, or "
+    "not answered by any shard in time")
 METRIC(M_JOIN_LATENCY, TIER_GATEWAY, METRIC_HISTOGRAM, "signalbox_join_latency_seconds", NULL, NULL,
        "From hello to hello_ok")
 METRIC(M_SESSION_REPEATS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_session_repeats_total", NULL, NULL,

@@ -236,6 +236,31 @@ void gateway_client_malformed(struct gateway *gateway, struct client *client, co
         client_result(client, 0, SIGNALBOX__V1__CODE__INVALID, 0, error);
 }
 
+void gateway_client_overflow(struct gateway *gateway, struct client *client, uint32_t dropped_membership,
+                             uint32_t dropped_ephemeral, int64_t now_ms)
+{
+    struct session *session = client->session;
+    if (client->closing || session == NULL || !session->greeted)
+        return;
+    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Dropped dropped = SIGNALBOX__V1__DROPPED__INIT;
+    Signalbox__V1__ClassCount counts[2] = {SIGNALBOX__V1__CLASS_COUNT__INIT, SIGNALBOX__V1__CLASS_COUNT__INIT};
+    Signalbox__V1__ClassCount *list[2];
+    counts[0].class_name = (char *)"p3_membership";
+    counts[0].count = dropped_membership;
+    counts[1].class_name = (char *)"p4_ephemeral";
+    counts[1].count = dropped_ephemeral;
+    for (size_t i = 0; i < 2; i++)
+        if (counts[i].count > 0)
+            list[dropped.n_counts++] = &counts[i];
+    dropped.counts = list;
+    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_DROPPED;
+    message.dropped = &dropped;
+    client_send(client, &message, CLASS_CONTROL);
+    if (dropped_membership > 0 && session->sync != SYNC_WAITING)
+        session_ask_sync(session, NULL, 0, "", now_ms);
+}
+
 void gateway_client_gone(struct gateway *gateway, struct client **client_ptr, bool clean, int64_t now_ms)
 {
     struct client *client = *client_ptr;

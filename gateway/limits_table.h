@@ -19,4 +19,5 @@ LIMIT(messages_burst, 1000, 1, 1000000, "messages", "What one client may send at
 LIMIT(bytes_per_s, 524288, 1024, 1073741824, "bytes", "What one client may send for long; more is throttled.")
 LIMIT(bytes_burst, 2097152, 65536, 1073741824, "bytes", "What one client may send at once.")
 LIMIT(abuse_strikes, 500, 10, 1000000, "strikes",
-      "Refusals by a budget (1 each) and malformed messages (20 each) before a client is closed; one is forgiven a second.")
+      "Refusals by a budget (1 each) and malformed messages (20 each) before a client is closed; one is forgiven a "
+      "second.")
