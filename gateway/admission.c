@@ -27,7 +27,7 @@ static bool region_granted(const struct jwt_claims *claims, const char *room)
     return false;
 }
 
-bool admission_room(const struct jwt_claims *claims, const char *room, struct refusal *ret_refusal)
+static bool room_granted(const struct jwt_claims *claims, const char *room, struct refusal *ret_refusal)
 {
     const struct jwt_grants *grants = &claims->video;
     bool asked = room != NULL && room[0] != '\0';
@@ -35,9 +35,6 @@ bool admission_room(const struct jwt_claims *claims, const char *room, struct re
     if (!grants->room_join)
         return refuse(ret_refusal, 403, CLOSE_FORBIDDEN, SIGNALBOX__V1__CODE__FORBIDDEN,
                       "the token lacks the grant video.roomJoin");
-    if (claims->identity[0] == '\0')
-        return refuse(ret_refusal, 403, CLOSE_FORBIDDEN, SIGNALBOX__V1__CODE__FORBIDDEN,
-                      "the token has no identity (claim sub)");
     if (wanted[0] == '\0')
         return refuse(ret_refusal, 403, CLOSE_FORBIDDEN, SIGNALBOX__V1__CODE__FORBIDDEN,
                       "neither the token (video.room) nor the client names a room");
@@ -54,8 +51,19 @@ bool admission_room(const struct jwt_claims *claims, const char *room, struct re
     return true;
 }
 
-bool admission_check(struct gateway *gateway, const char *token, size_t size, const char *room,
-                     struct jwt_claims *ret_claims, struct refusal *ret_refusal)
+bool admission_room(const struct jwt_claims *claims, const char *room, struct refusal *ret_refusal)
+{
+    if (!room_granted(claims, room, ret_refusal))
+        return false;
+    if (claims->identity[0] == '\0')
+        return refuse(ret_refusal, 403, CLOSE_FORBIDDEN, SIGNALBOX__V1__CODE__FORBIDDEN,
+                      "the token has no identity (claim sub)");
+    return true;
+}
+
+static bool check(struct gateway *gateway, const char *token, size_t size, const char *room,
+                  bool (*granted)(const struct jwt_claims *claims, const char *room, struct refusal *ret_refusal),
+                  struct jwt_claims *ret_claims, struct refusal *ret_refusal)
 {
     struct jwt_claims claims;
     enum jwt_result result =
@@ -66,10 +74,22 @@ bool admission_check(struct gateway *gateway, const char *token, size_t size, co
         snprintf(detail, sizeof detail, "%s: %s", jwt_result_name(result), jwt_result_text(result));
         return refuse(ret_refusal, 401, CLOSE_UNAUTHENTICATED, SIGNALBOX__V1__CODE__UNAUTHENTICATED, detail);
     }
-    if (!admission_room(&claims, room, ret_refusal)) {
+    if (!granted(&claims, room, ret_refusal)) {
         jwt_claims_done(&claims);
         return false;
     }
     *ret_claims = claims;
     return true;
+}
+
+bool admission_check(struct gateway *gateway, const char *token, size_t size, const char *room,
+                     struct jwt_claims *ret_claims, struct refusal *ret_refusal)
+{
+    return check(gateway, token, size, room, admission_room, ret_claims, ret_refusal);
+}
+
+bool gateway_check_invite(struct gateway *gateway, const char *token, size_t size, const char *room,
+                          struct jwt_claims *ret_claims, struct refusal *ret_refusal)
+{
+    return check(gateway, token, size, room, room_granted, ret_claims, ret_refusal);
 }

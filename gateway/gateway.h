@@ -105,6 +105,9 @@ struct refusal {
 /* Checks an access token and its right to join `room` ("" or NULL: the token's). */
 bool gateway_check_token(struct gateway *gateway, const char *token, size_t size, const char *room,
                          struct jwt_claims *ret_claims, struct refusal *ret_refusal);
+/* The same for an invite of the demo, which lacks an identity. */
+bool gateway_check_invite(struct gateway *gateway, const char *token, size_t size, const char *room,
+                          struct jwt_claims *ret_claims, struct refusal *ret_refusal);
 /* Whether new connections can be served now: has a view with shards, bus up, not draining. */
 bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal);
 

@@ -359,7 +359,7 @@ static int exchange_invite(h2o_req_t *req, struct front *front, const struct dem
     struct refusal refusal;
     int result;
 
-    if (!gateway_check_token(front->gateway, request->invite, strlen(request->invite), request->room, &invite,
+    if (!gateway_check_invite(front->gateway, request->invite, strlen(request->invite), request->room, &invite,
                              &refusal))
         return problem_refusal(req, &refusal);
     const char *room = request->room[0] != '\0' ? request->room : invite.video.room;
