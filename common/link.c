@@ -33,12 +33,14 @@ struct link_peer {
     int64_t last_used_ms; /* an item went either way */
 
     uint64_t received_seq;
+    int64_t forgotten_ms; /* when it left the view; -1 while it is there */
 
     UT_hash_handle hh; /* by incarnation */
 };
 
 struct held {
     struct list link;
+    uint64_t incarnation; /* of the sender */
     struct payload *bytes;
 };
 
@@ -129,9 +131,12 @@ static struct link_peer *find_peer(struct links *links, const struct node_addres
 static struct link_peer *open_peer(struct links *links, const struct node_address *address)
 {
     struct link_peer *peer = find_peer(links, address);
-    if (peer != NULL)
+    if (peer != NULL) {
+        peer->forgotten_ms = -1;
         return peer;
+    }
     peer = mem_new(struct link_peer);
+    peer->forgotten_ms = -1;
     peer->address = *address;
     node_inbox(address, peer->subject);
     list_init(&peer->pending);
@@ -242,6 +247,11 @@ int64_t links_flush(struct links *links, int64_t now_ms)
     struct link_peer *peer, *next;
     HASH_ITER(hh, links->peers, peer, next) {
         int64_t due_ms = -1;
+        if (peer->forgotten_ms >= 0) {
+            if (now_ms >= peer->forgotten_ms + LINK_FORGET_MS)
+                peer_free(links, peer);
+            continue;
+        }
         if (!list_empty(&peer->pending)) {
             if (now_ms >= peer->next_send_ms) {
                 if (peer->skipped) {
@@ -266,13 +276,22 @@ int64_t links_flush(struct links *links, int64_t now_ms)
     return wait_ms;
 }
 
-static void hold(struct links *links, const void *data, size_t size)
+static bool is_holding(const struct links *links, uint64_t incarnation)
+{
+    list_for_each(pos, &links->held)
+        if (container_of(pos, struct held, link)->incarnation == incarnation)
+            return true;
+    return false;
+}
+
+static void hold(struct links *links, uint64_t incarnation, const void *data, size_t size)
 {
     if (links->held_bytes + size > LINK_HELD_MAX) {
         metric_add_at(M_BUS_DROPPED, BUS_DROP_HELD_FULL, 1);
         return;
     }
     struct held *held = mem_alloc(sizeof *held);
+    held->incarnation = incarnation;
     held->bytes = payload_from(data, size);
     links->held_bytes += size;
     list_append(&links->held, &held->link);
@@ -315,9 +334,13 @@ static void dispatch(struct links *links, const Signalbox__Cluster__V1__Envelope
         metric_add_at(M_BUS_DROPPED, BUS_DROP_STALE_SENDER, 1);
         return;
     case LINK_HOLD:
-        hold(links, data, size);
+        hold(links, from.incarnation, data, size);
         return;
     case LINK_ACCEPT:
+        if (is_holding(links, from.incarnation)) {
+            hold(links, from.incarnation, data, size); /* not before what it sent earlier */
+            return;
+        }
         break;
     }
     struct link_peer *peer = open_peer(links, &from);
@@ -362,10 +385,13 @@ void links_release(struct links *links, int64_t now_ms)
     }
 }
 
-void links_forget(struct links *links, uint64_t incarnation)
+void links_forget(struct links *links, uint64_t incarnation, int64_t now_ms)
 {
     struct link_peer *peer;
     HASH_FIND(hh, links->peers, &incarnation, sizeof incarnation, peer);
-    if (peer != NULL)
-        peer_free(links, peer);
+    if (peer == NULL)
+        return;
+    peer->skipped |= !list_empty(&peer->pending);
+    drop_pending(links, peer);
+    peer->forgotten_ms = now_ms;
 }

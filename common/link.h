@@ -11,7 +11,8 @@
  *
  * Bounds: an envelope holds up to LINK_ENVELOPE_MAX bytes of items; what waits for one link is bounded by
  * LINK_PENDING_MAX, beyond which the newest items are dropped and counted and the number skipped, so that the peer
- * notices. Messages that must wait for a newer view are held up to LINK_HELD_MAX bytes.
+ * notices. Messages that must wait for a newer view are held up to LINK_HELD_MAX bytes, and
+ * what the same sender sends meanwhile waits behind them.
  *
  * Free of I/O: publishing is a handler, time is an argument. Threading: loop thread.
  */
@@ -33,6 +34,7 @@ enum {
     LINK_HELD_MAX = 4 * 1024 * 1024,
     LINK_IDLE_MS = 1000,
     LINK_IN_USE_MS = 30 * 1000, /* idle envelopes go on for so long after the last item */
+    LINK_FORGET_MS = 10 * 60 * 1000,
     LINK_SUBJECT_MAX = 128,
 };
 
@@ -81,8 +83,9 @@ int64_t links_flush(struct links *links, int64_t now_ms);
 void links_receive(struct links *links, const void *data, size_t size, int64_t now_ms);
 /* Judges the held messages again: after a new view. */
 void links_release(struct links *links, int64_t now_ms);
-/* Drops both directions with a peer that has left the view. */
-void links_forget(struct links *links, uint64_t incarnation);
+/* A peer has left the view: drops what waits for it. The numbers of both directions are kept for LINK_FORGET_MS,
+ * because a gateway may come back into the view as the same incarnation, and its end of the link goes on counting. */
+void links_forget(struct links *links, uint64_t incarnation, int64_t now_ms);
 /* Bytes and items that wait to be published. */
 size_t links_pending_items(const struct links *links);
 

@@ -1,6 +1,5 @@
 #include "common/membership.h"
 
-#include "common/clock.h"
 #include "common/list.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -28,8 +27,9 @@ struct membership {
     struct view *view;     /* newest known */
     struct view *proposed; /* an append is under way */
     bool reading;
-    bool log_read;  /* the log was read since the last event that made its content doubtful */
-    bool log_empty; /* ... and held nothing */
+    bool log_read;                 /* the log was read since the last event that made its content doubtful */
+    struct view_number log_number; /* of the log's last entry, as far as known; seq 0: it is empty */
+    int64_t next_read_ms;          /* not before: what was heard of may not be in the log at all */
     int64_t listening_since_ms;
     bool heard_shard;              /* a shard of the newest view was heard since listening began */
     struct view_number heard_view; /* the newest that anybody spoke of */
@@ -125,12 +125,16 @@ struct view *membership_view(const struct membership *m)
     return m->view;
 }
 
+static const struct view_node *namesake_in(const struct membership *m, const struct view *view)
+{
+    return m->self.kind == NODE_SHARD ? view_find_shard(view, m->self.id) : view_find_gateway(view, m->self.id);
+}
+
 static const struct view_node *find_in(const struct membership *m, const struct view *view)
 {
     if (view == NULL)
         return NULL;
-    const struct view_node *node =
-        m->self.kind == NODE_SHARD ? view_find_shard(view, m->self.id) : view_find_gateway(view, m->self.id);
+    const struct view_node *node = namesake_in(m, view);
     return node != NULL && node->incarnation == m->self.incarnation ? node : NULL;
 }
 
@@ -141,12 +145,15 @@ static bool view_has(const struct view *view, const struct node_address *address
     return node != NULL && node->incarnation == address->incarnation;
 }
 
-/* Everything was stopped, and this is the first shard to come back. Gateways leave that judgement to shards, which hear
+/* Everything was stopped, and this is the first shard to come back. A view with no shard but an earlier start of this
+ * one needs no such judgement: it is replaced. Gateways leave that judgement to shards, which hear
  * heartbeats; the entry that a gateway appends meanwhile goes with the rest, and it appends itself anew. */
 static bool is_abandoned(const struct membership *m)
 {
-    return m->self.kind == NODE_SHARD && m->state != MEMBERSHIP_LEAVING && m->view != NULL &&
-           m->view->shard_count > 0 && !m->heard_shard;
+    if (m->self.kind != NODE_SHARD || m->state == MEMBERSHIP_LEAVING || m->view == NULL || m->heard_shard)
+        return false;
+    size_t others = m->view->shard_count - (namesake_in(m, m->view) != NULL);
+    return others > 0;
 }
 
 /* The entry that this process wants next, on top of what the log holds; NULL if it is there already. */
@@ -157,8 +164,9 @@ static struct view *next_entry(const struct membership *m)
         return NULL;
     bool abandoned = is_abandoned(m);
     struct view *entry = view_copy(abandoned ? NULL : m->view);
-    if (entry->number.generation == 0 || abandoned || m->log_empty) {
-        uint64_t floor = (uint64_t)clock_wall_s();
+    /* The append succeeds only if there is nothing newer in the log: then what is known or heard of has been lost. */
+    if (abandoned || m->log_number.seq == 0 || view_number_compare(m->heard_view, m->log_number) > 0) {
+        uint64_t floor = (uint64_t)m->actions.wall_s(m->ctx);
         entry->number.generation = m->heard_view.generation + 1 > floor ? m->heard_view.generation + 1 : floor;
     }
     entry->settled = m->view != NULL && !abandoned ? m->view->number : (struct view_number){0, 0};
@@ -183,7 +191,7 @@ static void propose(struct membership *m, int64_t now_ms)
         return;
     }
     m->proposed = entry;
-    m->actions.append(m->ctx, entry, m->view != NULL && !m->log_empty ? m->view->number.seq : 0);
+    m->actions.append(m->ctx, entry, m->log_number.seq);
 }
 
 /* Drives the state machine; called whenever something that it waits for may have happened. */
@@ -214,8 +222,14 @@ static void step(struct membership *m, int64_t now_ms)
             read_log(m);
         return;
     case MEMBERSHIP_ACTIVE:
-        if (m->view != NULL && view_number_compare(m->heard_view, m->view->number) > 0)
-            read_log(m);
+        if (m->view == NULL || view_number_compare(m->heard_view, m->view->number) <= 0)
+            return;
+        if (now_ms < m->next_read_ms) {
+            timer_set(m->wheel, &m->step_timer, m->next_read_ms);
+            return;
+        }
+        m->next_read_ms = now_ms + m->times.retry_ms;
+        read_log(m);
         return;
     case MEMBERSHIP_LEFT:
     case MEMBERSHIP_REMOVED:
@@ -240,7 +254,8 @@ void membership_leave(struct membership *m, int64_t now_ms)
 {
     if (m->state == MEMBERSHIP_LEFT || m->state == MEMBERSHIP_REMOVED)
         return;
-    if (find_in(m, m->view) == NULL && m->proposed == NULL) {
+    bool in_doubt = m->proposed != NULL || (m->state != MEMBERSHIP_LISTENING && !m->log_read);
+    if (find_in(m, m->view) == NULL && !in_doubt) {
         enter(m, MEMBERSHIP_LEFT, now_ms);
         return;
     }
@@ -269,7 +284,7 @@ void membership_learn(struct membership *m, struct view *view, int64_t now_ms)
     bool was_listed = find_in(m, m->view) != NULL;
     struct view *old = m->view;
     m->view = view_ref(view);
-    m->log_empty = false;
+    m->log_number = view->number;
     metric_set(M_VIEW_GENERATION, (int64_t)view->number.generation);
     metric_set(M_VIEW_SEQ, (int64_t)view->number.seq);
     metric_set(M_VIEW_SHARDS, (int64_t)view->shard_count);
@@ -283,7 +298,9 @@ void membership_learn(struct membership *m, struct view *view, int64_t now_ms)
     else if (!listed && m->state == MEMBERSHIP_LEAVING)
         enter(m, MEMBERSHIP_LEFT, now_ms);
     else if (was_listed && !listed && m->state == MEMBERSHIP_ACTIVE)
-        enter(m, m->self.kind == NODE_SHARD ? MEMBERSHIP_REMOVED : MEMBERSHIP_JOINING, now_ms);
+        enter(m,
+              m->self.kind == NODE_SHARD || namesake_in(m, m->view) != NULL ? MEMBERSHIP_REMOVED : MEMBERSHIP_JOINING,
+              now_ms);
     if (m->state == MEMBERSHIP_JOINING)
         timer_set(m->wheel, &m->step_timer, now_ms);
 }
@@ -294,12 +311,13 @@ void membership_read_done(struct membership *m, enum viewlog_result result, stru
     if (result == VIEWLOG_OK && view != NULL) {
         m->log_read = true;
         membership_learn(m, view, now_ms);
-        if (m->view != NULL && view_number_compare(view->number, m->view->number) < 0)
+        m->log_number = view->number;
+        if (view_number_compare(view->number, m->view->number) < 0)
             log_warn("view_log_behind", log_uint("log_seq", view->number.seq),
                      log_uint("known_seq", m->view->number.seq));
     } else if (result == VIEWLOG_EMPTY) {
         m->log_read = true;
-        m->log_empty = true;
+        m->log_number = (struct view_number){0, 0};
     } else {
         timer_set(m->wheel, &m->step_timer, now_ms + m->times.retry_ms);
         return;

@@ -1,11 +1,13 @@
 /* A process's place in the view: how it joins, follows the log, and leaves.
  *
  * States: LISTENING (hears heartbeats before its first append) -> JOINING (appends itself until the log lists it) ->
- * ACTIVE -> LEAVING -> LEFT; REMOVED when the log no longer lists this incarnation though it did not ask to leave.
+ * ACTIVE -> LEAVING -> LEFT. REMOVED when the log no longer lists this incarnation though it did not ask to leave; a
+ * gateway appends itself again (JOINING) unless another incarnation has taken its id.
  *
  * Every change is one append with the expected last sequence; on a conflict the log is read and the change is made anew
  * on top of what is there; after an unknown outcome the log is read, never assumed. A restarted process replaces the
- * entry of its own id. If nobody of the last entry is heard while listening (everything was stopped), an empty view in
+ * entry of its own id. A log that is behind what is known or heard of (it was lost, or lost its tail) goes on in a new
+ * generation. If nobody of the last entry is heard while listening (everything was stopped), an empty view in
  * a new generation takes its place.
  *
  * Free of I/O: events come in as calls with the time, actions go out through membership_actions. Threading: loop
@@ -50,6 +52,8 @@ struct membership_actions {
     /* A newer view is in force; `old` is the one before it, or NULL. */
     void (*view)(void *ctx, struct view *old, struct view *view, int64_t now_ms);
     void (*state)(void *ctx, enum membership_state state, int64_t now_ms);
+    /* Unix time, for the number of a new generation. */
+    int64_t (*wall_s)(void *ctx);
 };
 
 struct membership;

@@ -1,6 +1,7 @@
 #include "common/node.h"
 
 #include "common/arena.h"
+#include "common/clock.h"
 #include "common/codec.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -195,17 +196,22 @@ static void on_heartbeat(void *ctx)
     payload_unref(&payload);
 }
 
-static void forget_departed(struct node *node, const struct view *old, const struct view *view)
+static int64_t on_wall_s(void *ctx)
+{
+    return clock_wall_s();
+}
+
+static void forget_departed(struct node *node, const struct view *old, const struct view *view, int64_t now_ms)
 {
     for (size_t i = 0; old != NULL && i < old->shard_count; i++) {
         const struct view_node *now = view_find_shard(view, old->shards[i].id);
         if (now == NULL || now->incarnation != old->shards[i].incarnation)
-            links_forget(node->links, old->shards[i].incarnation);
+            links_forget(node->links, old->shards[i].incarnation, now_ms);
     }
     for (size_t i = 0; old != NULL && i < old->gateway_count; i++) {
         const struct view_node *now = view_find_gateway(view, old->gateways[i].id);
         if (now == NULL || now->incarnation != old->gateways[i].incarnation)
-            links_forget(node->links, old->gateways[i].incarnation);
+            links_forget(node->links, old->gateways[i].incarnation, now_ms);
     }
 }
 
@@ -215,7 +221,7 @@ static void on_view(void *ctx, struct view *old, struct view *view, int64_t now_
     log_info("view", log_uint("generation", view->number.generation), log_uint("seq", view->number.seq),
              log_uint("shards", view->shard_count), log_uint("gateways", view->gateway_count));
     node->handlers.view(node->ctx, view, now_ms);
-    forget_departed(node, old, view);
+    forget_departed(node, old, view, now_ms);
     loop_defer(node->loop, &node->release_task);
 }
 
@@ -421,7 +427,8 @@ struct node *node_open(struct loop *loop, const struct node_options *options, co
                                                       .announce = on_announce,
                                                       .heartbeat = on_heartbeat,
                                                       .view = on_view,
-                                                      .state = on_state};
+                                                      .state = on_state,
+                                                      .wall_s = on_wall_s};
     node->membership = membership_new(&node->self, options->region, options->weight, &options->times, loop_timers(loop),
                                       &actions, node);
 

@@ -1,0 +1,479 @@
+#include "common/mem.h"
+#include "common/membership.h"
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WALL_S = 5000, SELF = 100 };
+
+static struct timer_wheel wheel;
+static struct membership *membership;
+static int64_t now_ms;
+
+/* What the actions asked for. */
+static unsigned reads, appends, heartbeats, announcements;
+static uint64_t expected_seq;
+static struct view *proposed; /* of the last append */
+static enum membership_state states[16];
+static unsigned state_count;
+
+static void on_read_last(void *ctx)
+{
+    reads++;
+}
+
+static void on_append(void *ctx, const struct view *entry, uint64_t expected_last_seq)
+{
+    appends++;
+    expected_seq = expected_last_seq;
+    view_unref(&proposed);
+    proposed = view_copy(entry);
+}
+
+static void on_announce(void *ctx, const struct view *view)
+{
+    announcements++;
+}
+
+static void on_heartbeat(void *ctx)
+{
+    heartbeats++;
+}
+
+static void on_view(void *ctx, struct view *old, struct view *view, int64_t at_ms)
+{
+}
+
+static void on_state(void *ctx, enum membership_state state, int64_t at_ms)
+{
+    states[state_count++] = state;
+}
+
+static int64_t on_wall_s(void *ctx)
+{
+    return WALL_S;
+}
+
+static void begin(enum node_kind kind)
+{
+    static const struct membership_actions actions = {.read_last = on_read_last,
+                                                      .append = on_append,
+                                                      .announce = on_announce,
+                                                      .heartbeat = on_heartbeat,
+                                                      .view = on_view,
+                                                      .state = on_state,
+                                                      .wall_s = on_wall_s};
+    struct node_address self = {.kind = kind, .id = "self", .incarnation = SELF};
+    membership = membership_new(&self, "eu", 70, &membership_default_times, &wheel, &actions, NULL);
+}
+
+static void setup(void)
+{
+    now_ms = 1000;
+    timer_wheel_init(&wheel, now_ms);
+    reads = appends = heartbeats = announcements = state_count = 0;
+    expected_seq = 0;
+}
+
+static void teardown(void)
+{
+    membership_free(&membership);
+    view_unref(&proposed);
+}
+
+static void pass(int64_t ms)
+{
+    for (int64_t end_ms = now_ms + ms; now_ms < end_ms;) {
+        now_ms += 10;
+        timer_wheel_advance(&wheel, now_ms);
+    }
+}
+
+static struct view *make_view(uint64_t generation, uint64_t seq, const char *shards)
+{
+    struct view *view = view_copy(NULL);
+    view->number = (struct view_number){generation, seq};
+    for (const char *c = shards; *c != '\0'; c++) {
+        struct view_node node = {.incarnation = (uint64_t)*c, .weight = 100, .full_weight = 100};
+        snprintf(node.id, sizeof node.id, "%c", *c);
+        view_put_shard(view, &node);
+    }
+    return view;
+}
+
+static void put_self(struct view *view, enum node_kind kind, uint64_t incarnation)
+{
+    struct view_node node = {.id = "self", .incarnation = incarnation, .weight = 1, .full_weight = 1};
+    if (kind == NODE_SHARD)
+        view_put_shard(view, &node);
+    else
+        view_put_gateway(view, &node);
+}
+
+static void read_done(struct view *take_view)
+{
+    membership_read_done(membership, VIEWLOG_OK, take_view, now_ms);
+    view_unref(&take_view);
+}
+
+static void learn(struct view *take_view)
+{
+    membership_learn(membership, take_view, now_ms);
+    view_unref(&take_view);
+}
+
+static void hear(const char *id, uint64_t generation, uint64_t seq)
+{
+    struct node_address from = {.kind = NODE_SHARD, .incarnation = (uint64_t)id[0]};
+    snprintf(from.id, sizeof from.id, "%s", id);
+    membership_heard(membership, &from, (struct view_number){generation, seq}, now_ms);
+}
+
+static void assert_state(enum membership_state state)
+{
+    ck_assert_str_eq(membership_state_name(membership_state(membership)), membership_state_name(state));
+}
+
+/* A shard that is ACTIVE in view (9, 21), beside a and b. */
+static void join(enum node_kind kind)
+{
+    begin(kind);
+    membership_start(membership, now_ms);
+    read_done(make_view(9, 20, "ab"));
+    hear("a", 9, 20);
+    pass(membership_default_times.listen_ms);
+    ck_assert_uint_eq(appends, 1);
+    membership_append_done(membership, VIEWLOG_OK, 21, now_ms);
+    assert_state(MEMBERSHIP_ACTIVE);
+}
+
+START_TEST(the_first_of_all_appends_to_an_empty_log)
+{
+    begin(NODE_SHARD);
+    assert_state(MEMBERSHIP_LISTENING);
+    membership_start(membership, now_ms);
+    ck_assert_uint_eq(reads, 1);
+    ck_assert_uint_eq(heartbeats, 1);
+    membership_read_done(membership, VIEWLOG_EMPTY, NULL, now_ms);
+    ck_assert_uint_eq(appends, 1);
+    ck_assert_uint_eq(expected_seq, 0);
+    ck_assert_uint_eq(proposed->number.generation, WALL_S);
+    ck_assert_uint_eq(view_find_shard(proposed, "self")->incarnation, SELF);
+    ck_assert_uint_eq(view_find_shard(proposed, "self")->weight, 70);
+    ck_assert_str_eq(view_find_shard(proposed, "self")->region, "eu");
+    membership_append_done(membership, VIEWLOG_OK, 1, now_ms);
+    assert_state(MEMBERSHIP_ACTIVE);
+    ck_assert_uint_eq(announcements, 1);
+    ck_assert_uint_eq(membership_view(membership)->number.seq, 1);
+}
+END_TEST
+
+START_TEST(it_listens_before_it_joins_others)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(make_view(9, 20, "ab"));
+    hear("a", 9, 20);
+    pass(membership_default_times.listen_ms - 20);
+    ck_assert_uint_eq(appends, 0);
+    pass(20);
+    ck_assert_uint_eq(appends, 1);
+    ck_assert_uint_eq(expected_seq, 20);
+    ck_assert_uint_eq(proposed->number.generation, 9);
+    ck_assert_uint_eq(proposed->shard_count, 3);
+    ck_assert_uint_eq(proposed->settled.seq, 20);
+    ck_assert(heartbeats > 5);
+}
+END_TEST
+
+START_TEST(after_a_conflict_it_builds_on_what_won)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    membership_read_done(membership, VIEWLOG_EMPTY, NULL, now_ms);
+    membership_append_done(membership, VIEWLOG_CONFLICT, 0, now_ms);
+    ck_assert_uint_eq(reads, 2);
+    ck_assert_uint_eq(appends, 1);
+    read_done(make_view(WALL_S, 1, "a"));
+    pass(10);
+    ck_assert_uint_eq(appends, 2);
+    ck_assert_uint_eq(expected_seq, 1);
+    ck_assert_uint_eq(proposed->shard_count, 2);
+    membership_append_done(membership, VIEWLOG_OK, 2, now_ms);
+    assert_state(MEMBERSHIP_ACTIVE);
+}
+END_TEST
+
+START_TEST(an_unknown_outcome_is_read_and_never_assumed)
+{
+    struct view *view;
+
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    membership_read_done(membership, VIEWLOG_EMPTY, NULL, now_ms);
+    membership_append_done(membership, VIEWLOG_UNKNOWN, 0, now_ms);
+    assert_state(MEMBERSHIP_JOINING);
+    ck_assert_uint_eq(reads, 2);
+    ck_assert_uint_eq(appends, 1);
+    view = make_view(WALL_S, 1, "");
+    put_self(view, NODE_SHARD, SELF); /* it did happen */
+    read_done(view);
+    assert_state(MEMBERSHIP_ACTIVE);
+    ck_assert_uint_eq(appends, 1);
+}
+END_TEST
+
+START_TEST(a_failed_append_is_tried_again_later)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    membership_read_done(membership, VIEWLOG_FAILED, NULL, now_ms);
+    ck_assert_uint_eq(reads, 1);
+    pass(membership_default_times.retry_ms);
+    ck_assert_uint_eq(reads, 2);
+    membership_read_done(membership, VIEWLOG_EMPTY, NULL, now_ms);
+    membership_append_done(membership, VIEWLOG_FAILED, 0, now_ms);
+    ck_assert_uint_eq(reads, 2);
+    pass(membership_default_times.retry_ms);
+    ck_assert_uint_eq(reads, 3);
+    membership_read_done(membership, VIEWLOG_EMPTY, NULL, now_ms);
+    ck_assert_uint_eq(appends, 2);
+}
+END_TEST
+
+START_TEST(an_abandoned_log_is_left_behind)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(make_view(9, 20, "ab"));
+    hear("x", 9, 20); /* not of the view */
+    for (unsigned answered = reads; appends == 0 && now_ms < 1000 + 2 * membership_default_times.abandoned_ms;) {
+        pass(10);
+        if (reads > answered)
+            membership_read_done(membership, VIEWLOG_FAILED, NULL, now_ms); /* the poll's */
+        answered = reads;
+    }
+    ck_assert_int_ge(now_ms, 1000 + membership_default_times.abandoned_ms);
+    ck_assert_int_le(now_ms, 2000 + membership_default_times.abandoned_ms);
+    ck_assert_uint_eq(appends, 1);
+    ck_assert_uint_eq(expected_seq, 20);
+    ck_assert_uint_eq(proposed->number.generation, WALL_S);
+    ck_assert_uint_eq(proposed->shard_count, 1);
+}
+END_TEST
+
+START_TEST(a_restart_takes_the_place_of_its_namesake)
+{
+    struct view *view = make_view(9, 20, "a");
+
+    put_self(view, NODE_SHARD, SELF - 1);
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(view);
+    hear("a", 9, 20);
+    pass(membership_default_times.listen_ms);
+    ck_assert_uint_eq(appends, 1);
+    ck_assert_uint_eq(proposed->shard_count, 2);
+    ck_assert_uint_eq(view_find_shard(proposed, "self")->incarnation, SELF);
+}
+END_TEST
+
+/* There was a wait of abandoned_ms for nobody. */
+START_TEST(an_only_shard_does_not_wait_for_its_own_ghost)
+{
+    struct view *view = make_view(9, 20, "");
+
+    put_self(view, NODE_SHARD, SELF - 1);
+    put_self(view, NODE_GATEWAY, 7);
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(view);
+    pass(membership_default_times.listen_ms);
+    ck_assert_uint_eq(appends, 1);
+    ck_assert_uint_eq(proposed->gateway_count, 1);
+    ck_assert_uint_eq(proposed->number.generation, 9);
+}
+END_TEST
+
+START_TEST(leaving_is_an_append_without_itself)
+{
+    join(NODE_SHARD);
+    membership_leave(membership, now_ms);
+    assert_state(MEMBERSHIP_LEAVING);
+    ck_assert_uint_eq(appends, 2);
+    ck_assert_uint_eq(expected_seq, 21);
+    ck_assert_uint_eq(proposed->shard_count, 2);
+    membership_append_done(membership, VIEWLOG_CONFLICT, 0, now_ms);
+    struct view *view = make_view(9, 22, "abc");
+    put_self(view, NODE_SHARD, SELF);
+    read_done(view);
+    ck_assert_uint_eq(appends, 3);
+    ck_assert_uint_eq(expected_seq, 22);
+    ck_assert_uint_eq(proposed->shard_count, 3);
+    membership_append_done(membership, VIEWLOG_OK, 23, now_ms);
+    assert_state(MEMBERSHIP_LEFT);
+}
+END_TEST
+
+START_TEST(who_never_joined_leaves_at_once)
+{
+    begin(NODE_SHARD);
+    membership_leave(membership, now_ms);
+    assert_state(MEMBERSHIP_LEFT);
+}
+END_TEST
+
+/* It left a ghost in the view: the append whose outcome was unknown had happened. */
+START_TEST(leaving_in_doubt_reads_the_log_first)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    membership_read_done(membership, VIEWLOG_EMPTY, NULL, now_ms);
+    membership_append_done(membership, VIEWLOG_UNKNOWN, 0, now_ms);
+    membership_leave(membership, now_ms);
+    assert_state(MEMBERSHIP_LEAVING);
+    struct view *view = make_view(WALL_S, 1, "");
+    put_self(view, NODE_SHARD, SELF);
+    read_done(view);
+    ck_assert_uint_eq(appends, 2);
+    ck_assert_uint_eq(proposed->shard_count, 0);
+    membership_append_done(membership, VIEWLOG_OK, 2, now_ms);
+    assert_state(MEMBERSHIP_LEFT);
+}
+END_TEST
+
+START_TEST(a_shard_that_is_no_longer_listed_is_removed)
+{
+    join(NODE_SHARD);
+    learn(make_view(9, 22, "ab"));
+    assert_state(MEMBERSHIP_REMOVED);
+    pass(1000);
+    ck_assert_uint_eq(appends, 1);
+}
+END_TEST
+
+START_TEST(a_gateway_that_is_no_longer_listed_adds_itself_again)
+{
+    join(NODE_GATEWAY);
+    learn(make_view(9, 22, "ab"));
+    assert_state(MEMBERSHIP_JOINING);
+    pass(10);
+    ck_assert_uint_eq(appends, 2);
+    ck_assert_uint_eq(expected_seq, 22);
+    ck_assert_uint_eq(view_find_gateway(proposed, "self")->incarnation, SELF);
+    membership_append_done(membership, VIEWLOG_OK, 23, now_ms);
+    assert_state(MEMBERSHIP_ACTIVE);
+}
+END_TEST
+
+/* Two gateways of one id replaced each other for ever. */
+START_TEST(a_gateway_whose_id_was_taken_is_removed)
+{
+    struct view *view = make_view(9, 22, "ab");
+
+    join(NODE_GATEWAY);
+    put_self(view, NODE_GATEWAY, SELF + 1);
+    learn(view);
+    assert_state(MEMBERSHIP_REMOVED);
+    pass(1000);
+    ck_assert_uint_eq(appends, 1);
+}
+END_TEST
+
+START_TEST(older_views_change_nothing)
+{
+    join(NODE_SHARD);
+    learn(make_view(9, 20, "ab"));
+    learn(make_view(8, 99, "ab"));
+    assert_state(MEMBERSHIP_ACTIVE);
+    ck_assert_uint_eq(membership_view(membership)->number.seq, 21);
+}
+END_TEST
+
+/* A view that is spoken of and not in the log was asked for as fast as the log could answer. */
+START_TEST(what_was_heard_of_is_asked_for_at_a_bounded_rate)
+{
+    struct view *current;
+    unsigned before;
+
+    join(NODE_SHARD);
+    current = view_ref(membership_view(membership));
+    before = reads;
+    hear("a", 9, 50);
+    ck_assert_uint_eq(reads, before + 1);
+    for (unsigned i = 0; i < 200; i++) {
+        unsigned asked = reads;
+        pass(10);
+        hear("a", 9, 50);
+        if (reads > asked)
+            membership_read_done(membership, VIEWLOG_OK, current, now_ms);
+        else if (i == 0)
+            membership_read_done(membership, VIEWLOG_OK, current, now_ms);
+    }
+    ck_assert_uint_ge(reads, before + 3);
+    ck_assert_uint_le(reads, before + 6);
+    view_unref(&current);
+}
+END_TEST
+
+/* The append was repeated for ever, because it expected a sequence that the log no longer had. */
+START_TEST(a_log_that_lost_its_tail_goes_on_in_a_new_generation)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    learn(make_view(6000, 30, "ab")); /* announced, and then lost from the log */
+    read_done(make_view(6000, 28, "a"));
+    hear("a", 6000, 30);
+    pass(membership_default_times.listen_ms);
+    ck_assert_uint_eq(appends, 1);
+    ck_assert_uint_eq(expected_seq, 28);
+    ck_assert_uint_eq(proposed->number.generation, 6001);
+    ck_assert_uint_eq(proposed->shard_count, 3);
+    membership_append_done(membership, VIEWLOG_OK, 29, now_ms);
+    assert_state(MEMBERSHIP_ACTIVE);
+    ck_assert_uint_eq(membership_view(membership)->number.generation, 6001);
+}
+END_TEST
+
+START_TEST(a_bus_that_is_back_means_that_views_may_have_passed)
+{
+    join(NODE_SHARD);
+    unsigned before = reads;
+    membership_start(membership, now_ms);
+    ck_assert_uint_eq(reads, before + 1);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("membership");
+    TCase *tcase = tcase_create("membership");
+
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, the_first_of_all_appends_to_an_empty_log);
+    tcase_add_test(tcase, it_listens_before_it_joins_others);
+    tcase_add_test(tcase, after_a_conflict_it_builds_on_what_won);
+    tcase_add_test(tcase, an_unknown_outcome_is_read_and_never_assumed);
+    tcase_add_test(tcase, a_failed_append_is_tried_again_later);
+    tcase_add_test(tcase, an_abandoned_log_is_left_behind);
+    tcase_add_test(tcase, a_restart_takes_the_place_of_its_namesake);
+    tcase_add_test(tcase, an_only_shard_does_not_wait_for_its_own_ghost);
+    tcase_add_test(tcase, leaving_is_an_append_without_itself);
+    tcase_add_test(tcase, who_never_joined_leaves_at_once);
+    tcase_add_test(tcase, leaving_in_doubt_reads_the_log_first);
+    tcase_add_test(tcase, a_shard_that_is_no_longer_listed_is_removed);
+    tcase_add_test(tcase, a_gateway_that_is_no_longer_listed_adds_itself_again);
+    tcase_add_test(tcase, a_gateway_whose_id_was_taken_is_removed);
+    tcase_add_test(tcase, older_views_change_nothing);
+    tcase_add_test(tcase, what_was_heard_of_is_asked_for_at_a_bounded_rate);
+    tcase_add_test(tcase, a_log_that_lost_its_tail_goes_on_in_a_new_generation);
+    tcase_add_test(tcase, a_bus_that_is_back_means_that_views_may_have_passed);
+    suite_add_tcase(suite, tcase);
+
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
