@@ -198,6 +198,7 @@ function showState() {
   $('s-gateway').textContent = gateway || '–';
   $('s-shard').textContent = shard || '–';
   $('s-epoch').textContent = epoch || '–';
+  $('s-epoch').title = epoch; // may be cut
   $('s-rtt').textContent = room.rttMs === null ? '–' : `${room.rttMs < 10 ? room.rttMs.toFixed(1) : Math.round(room.rttMs)} ms`;
   for (const element of [$('s-state'), $('state-pill')]) element.dataset.state = state;
   $('s-state').textContent = state;
