@@ -264,10 +264,22 @@ static void on_close_written(struct conn *conn)
     }
 }
 
+/* When a write that was started outside of H2O's callbacks completes at once, while the one before it was still polled
+ * for, H2O 2.2.5 goes on polling, and asserts when the socket becomes writable. Touching the read side makes it look
+ * again. */
+static void refresh_polling(h2o_socket_t *sock)
+{
+    if (h2o_socket_is_reading(sock))
+        h2o_socket_read_start(sock, on_read);
+    else
+        h2o_socket_read_stop(sock);
+}
+
 static void on_written(h2o_socket_t *sock, const char *err)
 {
     struct conn *conn = sock->data;
 
+    refresh_polling(sock);
     free(conn->writing);
     conn->writing = NULL;
     if (err != NULL) {
