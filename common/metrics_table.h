@@ -89,7 +89,15 @@ METRIC(M_ICE_STATES, TIER_SHARD, METRIC_COUNTER, "signalbox_ice_states_total", "
        "unspecified,checking,connected,disconnected,failed,closed",
        "States of peer connections as clients reported them")
 METRIC(M_TIME_TO_CONNECTED, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_time_to_connected_seconds", NULL, NULL,
-       "From the first offer to a connected peer connection, as clients reported it")
+       "From the first offer to a connected peer connection")
+METRIC(M_NEGOTIATIONS, TIER_SHARD, METRIC_COUNTER, "signalbox_negotiations_total", "outcome",
+       "connected,failed,closed,superseded,forgotten",
+       "Negotiations by how they ended: closed = by an end before it connected; superseded = by a newer offer; forgotten = "
+       "not followed to its end")
+METRIC(M_NEGOTIATION_GLARE, TIER_SHARD, METRIC_COUNTER, "signalbox_negotiation_glare_total", NULL, NULL,
+       "Offers of both ends of a pair that crossed")
+METRIC(M_CANDIDATES_STALE, TIER_SHARD, METRIC_COUNTER, "signalbox_candidates_stale_total", NULL, NULL,
+       "Candidates of an earlier negotiation or ICE generation, passed on and dropped by the receiver")
 METRIC(M_ITEMS_INVALID, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_items_invalid_total", NULL, NULL,
        "Items from the bus that broke the cluster protocol, or that nobody here knows")
 

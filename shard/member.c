@@ -73,6 +73,7 @@ void member_free(struct member *member)
     HASH_DELETE(hh_sid, shard->members_by_sid, member);
     HASH_DELETE(hh_identity, shard->members_by_identity, member);
     timer_cancel(shard->wheel, &member->window);
+    negotiations_done(&member->negotiations, NEGOTIATION_FORGOTTEN);
     if (member->detached)
         shard->detached--;
     payload_unref(&member->participant);
@@ -136,6 +137,7 @@ void member_end(struct member *member, Signalbox__V1__LeaveReason reason, bool t
         member_tell_closed(member, reason);
     departure_remember(shard, &member->sid, &room->key, reason, member->resume_window_ms, now_ms);
     metric_add_at(M_DEPARTURES, (unsigned)reason <= SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE ? reason : 0, 1);
+    negotiations_done(&member->negotiations, NEGOTIATION_CLOSED);
     room_remove_member(room, member, reason, now_ms);
     member_free(member);
     shard_drop_room_if_idle(shard, room);

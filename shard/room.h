@@ -13,6 +13,7 @@
 #include "common/list.h"
 #include "common/payload.h"
 #include "common/timer.h"
+#include "shard/negotiation.h"
 #include "shard/shard.h"
 #include <uthash.h>
 
@@ -59,6 +60,7 @@ struct member {
     bool listed; /* neither hidden nor a viewer */
     bool viewer;
     struct timer window; /* runs while detached */
+    struct negotiations negotiations;
     struct shard *shard;
 
     UT_hash_handle hh_sid, hh_identity;

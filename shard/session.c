@@ -311,6 +311,7 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
     member->room_send_seq = state->room_send_acked;
     member->resume_window_ms = window_ms(state);
     member_init_window(member);
+    negotiations_init(&member->negotiations);
 
     const Signalbox__V1__Permissions *permissions = state->participant->permissions;
     bool hidden = permissions != NULL && permissions->hidden;

@@ -148,7 +148,7 @@ static void relay_failed(struct shard *shard, const struct node_address *to, con
 }
 
 static void on_relay(struct shard *shard, const struct node_address *from, const Signalbox__Cluster__V1__Relay *relay,
-                     const Item *item)
+                     const Item *item, int64_t now_ms)
 {
     struct member *sender = bound_sender(shard, from, relay->from);
     if (sender == NULL || relay->from_bind_generation != sender->bind_generation) {
@@ -169,6 +169,9 @@ static void on_relay(struct shard *shard, const struct node_address *from, const
     struct payload *packed = link_pack_item(item);
     shard->actions.to_gateway(shard->ctx, &receiver->gateway->address, packed);
     payload_unref(&packed);
+    negotiation_relay(&(struct negotiation_end){.sid = sender->sid, .records = &sender->negotiations},
+                      &(struct negotiation_end){.sid = receiver->sid, .records = &receiver->negotiations}, relay,
+                      now_ms);
     metric_add_at(M_RELAYS, relay->kind <= SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK ? relay->kind : 0, 1);
 }
 
@@ -221,14 +224,19 @@ static void on_signal(struct shard *shard, const struct node_address *from,
 }
 
 static void on_ice_report(struct shard *shard, const struct node_address *from,
-                          const Signalbox__Cluster__V1__IceReport *report)
+                          const Signalbox__Cluster__V1__IceReport *report, int64_t now_ms)
 {
-    if (bound_sender(shard, from, report->from) == NULL || report->state == NULL)
+    struct member *reporter = bound_sender(shard, from, report->from);
+    struct negotiation_end peer = {0};
+    if (reporter == NULL || report->state == NULL || !sid_parse(report->state->peer, &peer.sid))
         return;
+    struct member *other = member_find(shard, report->state->peer);
+    if (other != NULL && other->room == reporter->room)
+        peer.records = &other->negotiations;
     Signalbox__V1__IceState__State state = report->state->state;
     metric_add_at(M_ICE_STATES, (unsigned)state <= SIGNALBOX__V1__ICE_STATE__STATE__CLOSED ? state : 0, 1);
-    if (state == SIGNALBOX__V1__ICE_STATE__STATE__CONNECTED && report->state->time_to_connected_ms > 0)
-        metric_observe_us(M_TIME_TO_CONNECTED, (int64_t)report->state->time_to_connected_ms * 1000);
+    negotiation_report(&(struct negotiation_end){.sid = reporter->sid, .records = &reporter->negotiations}, &peer,
+                       report->state, now_ms);
 }
 
 void shard_item(struct shard *shard, const struct node_address *from, const Item *item, int64_t now_ms)
@@ -238,7 +246,7 @@ void shard_item(struct shard *shard, const struct node_address *from, const Item
         session_state(shard, from, item->session_state, now_ms);
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_RELAY:
-        on_relay(shard, from, item->relay, item);
+        on_relay(shard, from, item->relay, item, now_ms);
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_SEND:
         on_room_send(shard, from, item->room_send, now_ms);
@@ -253,7 +261,7 @@ void shard_item(struct shard *shard, const struct node_address *from, const Item
         sync_positions(shard, from, item->link_positions, now_ms);
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ICE_REPORT:
-        on_ice_report(shard, from, item->ice_report);
+        on_ice_report(shard, from, item->ice_report, now_ms);
         break;
     default:
         /* Of a newer version, or not for shards: safe to ignore by the schema's rules. */

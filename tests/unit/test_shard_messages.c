@@ -203,6 +203,8 @@ static void send_relay(const struct person *from, const char *to, int kind)
     relay.from_bind_generation = from->bind_generation;
     relay.to = (char *)to;
     relay.kind = kind;
+    relay.negotiation = 1;
+    relay.ice_generation = 1;
     relay.message = (ProtobufCBinaryData){.len = 5, .data = (uint8_t *)"hello"};
     item.body_case = BODY(RELAY);
     item.relay = &relay;
@@ -277,6 +279,33 @@ START_TEST(a_receiver_that_may_come_back_is_waited_for)
 }
 END_TEST
 
+START_TEST(an_offer_that_connects_is_counted_with_its_time)
+{
+    Signalbox__Cluster__V1__IceReport report = SIGNALBOX__CLUSTER__V1__ICE_REPORT__INIT;
+    Signalbox__V1__IceState state = SIGNALBOX__V1__ICE_STATE__INIT;
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    send_relay(&ann, bob.sid, OFFER);
+    fixture_advance(&fixture, 300);
+    report.room_key = key_data("r");
+    report.from = bob.sid;
+    report.state = &state;
+    state.peer = ann.sid;
+    state.negotiation = 1;
+    state.state = SIGNALBOX__V1__ICE_STATE__STATE__CONNECTED;
+    item.body_case = BODY(ICE_REPORT);
+    item.ice_report = &report;
+    fixture_deliver(&fixture, bob.gateway, &item);
+    fixture_deliver(&fixture, bob.gateway, &item);
+    fixture_deliver(&fixture, ann.gateway, &item); /* not the gateway that holds bob */
+    ck_assert_uint_eq(metric_value_at(M_NEGOTIATIONS, 0), 1);
+    ck_assert_uint_eq(metric_value(M_TIME_TO_CONNECTED), 1);
+    ck_assert_uint_eq(metric_value_at(M_ICE_STATES, 2), 2);
+    send_relay(&ann, bob.sid, OFFER); /* sent again: nothing new */
+    person_hold(&fixture, &ann, DEPARTED);
+    ck_assert_uint_eq(metric_value_at(M_NEGOTIATIONS, 2), 0);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("messages");
@@ -292,6 +321,7 @@ int main(void)
     tcase_add_test(tests, a_directed_message_of_a_replaced_connection_is_dropped);
     tcase_add_test(tests, a_receiver_that_has_gone_is_told_of);
     tcase_add_test(tests, a_receiver_that_may_come_back_is_waited_for);
+    tcase_add_test(tests, an_offer_that_connects_is_counted_with_its_time);
     Suite *suite = suite_create("shard_messages");
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
