@@ -173,6 +173,8 @@ METRIC(M_JOIN_LATENCY, TIER_GATEWAY, METRIC_HISTOGRAM, "signalbox_join_latency_s
        "From hello to hello_ok")
 METRIC(M_SESSION_REPEATS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_session_repeats_total", NULL, NULL,
        "Session states that were said again because no acknowledgement came")
+METRIC(M_SESSIONS_FORGOTTEN, TIER_GATEWAY, METRIC_COUNTER, "signalbox_sessions_forgotten_total", NULL, NULL,
+       "Sessions without a connection that gave way to newer ones before their owners had acknowledged them")
 METRIC(M_ACKS_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_acknowledgements_stale_total", NULL, NULL,
        "Acknowledgements and commands that came from a former owner or for a session that has moved on")
 METRIC(M_BATCHES_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_room_batches_stale_total", NULL, NULL,

@@ -1,6 +1,9 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "gateway/internal.h"
+#include <stdio.h>
+
+enum { CLOSE_REASON_MAX = 123 }; /* RFC 6455 section 5.5 */
 
 void client_send(struct client *client, const Signalbox__V1__ServerMessage *message, enum message_class class)
 {
@@ -17,7 +20,7 @@ void client_result(struct client *client, uint32_t request_id, Signalbox__V1__Co
     Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
     Signalbox__V1__Result result = SIGNALBOX__V1__RESULT__INIT;
     if (code != SIGNALBOX__V1__CODE__OK)
-        metric_add_at(M_CLIENT_RESULTS, code, 1);
+        metric_add_at(M_CLIENT_RESULTS, (unsigned)code <= SIGNALBOX__V1__CODE__UNAUTHENTICATED ? code : 0, 1);
     if (request_id == 0 && code == SIGNALBOX__V1__CODE__OK)
         return;
     result.request_id = request_id;
@@ -51,6 +54,14 @@ uint16_t close_code_for(Signalbox__V1__LeaveReason reason, Signalbox__V1__LeaveA
         return CLOSE_SESSION_GONE;
     case SIGNALBOX__V1__LEAVE_REASON__CAPACITY:
         return CLOSE_NO_CAPACITY;
+    case SIGNALBOX__V1__LEAVE_REASON__GATEWAY_DRAINING:
+        return CLOSE_DRAINING;
+    case SIGNALBOX__V1__LEAVE_REASON__SLOW_CONSUMER:
+        return CLOSE_SLOW;
+    case SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR:
+        return CLOSE_PROTOCOL_ERROR;
+    case SIGNALBOX__V1__LEAVE_REASON__ABUSE:
+        return CLOSE_ABUSE;
     case SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT:
         return 1000;
     default:
@@ -74,5 +85,10 @@ void client_end(struct client *client, uint16_t close_code, Signalbox__V1__Leave
     client_send(client, &message, CLASS_CONTROL);
     client->closing = true;
     metric_add_at(M_CLIENTS_ENDED, (unsigned)reason <= SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE ? reason : 0, 1);
-    client->gateway->actions.close(client->gateway->ctx, client->transport, close_code, text);
+    char close_reason[CLOSE_REASON_MAX + 1];
+    if (close_code >= CLOSE_OVERLOADED && close_code < CLOSE_SESSION_GONE)
+        snprintf(close_reason, sizeof close_reason, "retry_after_ms=%u; %s", retry_after_ms, text);
+    else
+        snprintf(close_reason, sizeof close_reason, "%s", text);
+    client->gateway->actions.close(client->gateway->ctx, client->transport, close_code, close_reason);
 }

@@ -30,6 +30,7 @@ struct gateway *gateway_new(const struct gateway_options *options, struct jwt_ke
     gateway->actions = *actions;
     gateway->ctx = ctx;
     list_init(&gateway->clients);
+    list_init(&gateway->orphans);
     timer_init(&gateway->drain_timer, on_drain_tick);
     arena_init(&gateway->arena, GATEWAY_ARENA_MAX);
     return gateway;
@@ -258,7 +259,7 @@ void gateway_client_overflow(struct gateway *gateway, struct client *client, uin
     message.dropped = &dropped;
     client_send(client, &message, CLASS_CONTROL);
     if (dropped_membership > 0 && session->sync != SYNC_WAITING)
-        session_ask_sync(session, NULL, 0, "", now_ms);
+        session_ask_snapshot(session, NULL, now_ms);
 }
 
 void gateway_client_gone(struct gateway *gateway, struct client **client_ptr, bool clean, int64_t now_ms)
@@ -268,7 +269,7 @@ void gateway_client_gone(struct gateway *gateway, struct client **client_ptr, bo
         return;
     struct session *session = client->session;
     client->session = NULL;
-    if (session != NULL && clean)
+    if (session != NULL && clean && !client->closing)
         session_depart(session, SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT, now_ms);
     else if (session != NULL)
         session_detach(session, now_ms);
@@ -300,9 +301,9 @@ bool gateway_leave_by_token(struct gateway *gateway, const char *text, size_t si
     participant.sid = session->sid_text;
     participant.identity = token.identity;
     session_set_participant(session, &participant);
-    session->bind_generation = token.bind_generation;
+    session->intent = SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME;
+    session->token_bind_generation = token.bind_generation;
     session->resume_window_ms = token.resume_window_ms;
-    session->state = SESSION_BOUND;
     session_depart(session, SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT, now_ms);
     return true;
 }
@@ -374,10 +375,11 @@ static void on_relay(struct gateway *gateway, const Signalbox__Cluster__V1__Rela
     outmsg_unref(&message);
 }
 
-static void on_relay_failed(struct gateway *gateway, const Signalbox__Cluster__V1__RelayFailed *failed)
+static void on_relay_failed(struct gateway *gateway, const struct node_address *from,
+                            const Signalbox__Cluster__V1__RelayFailed *failed)
 {
     struct session *session = session_by_sid(gateway, failed->from);
-    if (session == NULL || session->client == NULL)
+    if (session == NULL || session->client == NULL || !node_address_equal(&session->room->owner, from))
         return;
     Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
     Signalbox__V1__Route route = SIGNALBOX__V1__ROUTE__INIT;
@@ -402,7 +404,12 @@ static void on_signal(struct gateway *gateway, const Signalbox__Cluster__V1__Sig
     signals.n_signals = 1;
     message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_SIGNALS;
     message.signals = &signals;
-    client_send(session->client, &message, CLASS_EPHEMERAL);
+    struct outmsg *out = outmsg_pack(&message);
+    struct outmsg *own = interest_filters_signals(session) ? interest_filter(session, out) : outmsg_ref(out);
+    if (own != NULL)
+        gateway->actions.send(gateway->ctx, session->client->transport, own, CLASS_EPHEMERAL);
+    outmsg_unref(&own);
+    outmsg_unref(&out);
 }
 
 static void on_room_send_ack(struct gateway *gateway, const Signalbox__Cluster__V1__RoomSendAck *ack)
@@ -447,7 +454,7 @@ void gateway_item(struct gateway *gateway, const struct node_address *from, cons
             session_sync_reply(gateway, from, item->sync_reply, now_ms);
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_RELAY_FAILED:
-        on_relay_failed(gateway, item->relay_failed);
+        on_relay_failed(gateway, from, item->relay_failed);
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SIGNAL:
         on_signal(gateway, item->signal);
@@ -509,5 +516,6 @@ struct gateway_stats gateway_stats(const struct gateway *gateway)
 {
     return (struct gateway_stats){.clients = gateway->client_count,
                                   .sessions = HASH_CNT(hh_connection, gateway->sessions),
+                                  .orphans = gateway->orphan_count,
                                   .rooms = HASH_COUNT(gateway->rooms)};
 }

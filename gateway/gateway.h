@@ -137,7 +137,7 @@ void gateway_gap(struct gateway *gateway, const struct node_address *from, int64
 void gateway_drain(struct gateway *gateway, uint32_t spread_ms, int64_t now_ms);
 
 struct gateway_stats {
-    size_t clients, sessions, rooms;
+    size_t clients, sessions, orphans, rooms; /* orphans: sessions without a client */
 };
 struct gateway_stats gateway_stats(const struct gateway *gateway);
 

@@ -14,6 +14,24 @@ void interest_free(struct interest **interest)
     *interest = NULL;
 }
 
+const char *interest_check(const Signalbox__V1__Interest *wanted)
+{
+    if (wanted == NULL)
+        return NULL;
+    if (wanted->n_mute_keys > INTEREST_KEYS_MAX)
+        return "interest.mute_keys: at most 16";
+    if (wanted->n_signal_sids > INTEREST_SIDS_MAX)
+        return "interest.signal_sids: at most 64";
+    for (size_t i = 0; i < wanted->n_mute_keys; i++)
+        if (strlen(wanted->mute_keys[i]) > SIGNAL_KEY_MAX)
+            return "interest.mute_keys: a key has at most 64 bytes";
+    struct sid sid;
+    for (size_t i = 0; i < wanted->n_signal_sids; i++)
+        if (!sid_parse(wanted->signal_sids[i], &sid))
+            return "interest.signal_sids: expected sids (22 characters)";
+    return NULL;
+}
+
 void interest_set(struct session *session, const Signalbox__V1__Interest *wanted)
 {
     interest_free(&session->interest);
@@ -21,9 +39,9 @@ void interest_set(struct session *session, const Signalbox__V1__Interest *wanted
         return;
     struct interest *interest = mem_new(struct interest);
     interest->viewers = wanted->viewers;
-    for (size_t i = 0; i < wanted->n_mute_keys && i < INTEREST_KEYS_MAX; i++)
+    for (size_t i = 0; i < wanted->n_mute_keys; i++)
         interest->mute_keys[interest->mute_key_count++] = mem_strdup(wanted->mute_keys[i]);
-    for (size_t i = 0; i < wanted->n_signal_sids && interest->sid_count < INTEREST_SIDS_MAX; i++)
+    for (size_t i = 0; i < wanted->n_signal_sids; i++)
         if (sid_parse(wanted->signal_sids[i], &interest->sids[interest->sid_count]))
             interest->sid_count++;
     session->interest = interest;

@@ -26,7 +26,6 @@ enum {
     ATTRIBUTE_VALUE_MAX = 512,
     TOPIC_MAX = 128,
     SIGNAL_KEY_MAX = 64,
-    DETAIL_MAX = 256,
 };
 
 enum join_outcome { JOIN_OK, JOIN_RECOVERED, JOIN_RESUMED, JOIN_REFUSED, JOIN_TIMEOUT };
@@ -82,8 +81,9 @@ struct session {
     bool confirmed;        /* the client has sent something since hello_ok */
     bool confirm_pending;  /* ... and the owner has not been told */
     bool greeted;          /* hello_ok is out */
-    bool leave_when_bound; /* the client went before the owner answered */
     bool by_sid;           /* in gateway->sessions_by_sid */
+    bool has_position;     /* epoch and seq say where the client stands */
+    bool ask_snapshot;     /* the sync request under way wants a snapshot */
     uint8_t repeats;
     Signalbox__V1__LeaveReason depart_reason;
 
@@ -93,10 +93,10 @@ struct session {
     struct epoch join_epoch;
     uint64_t join_seq;
     int64_t joined_at_ms;
-    struct epoch last_epoch; /* RESUME: where the client stands */
-    uint64_t last_seq;
-    bool has_last;
-    uint64_t seq; /* everything up to here was delivered */
+    uint64_t participant_version; /* as the owner last acknowledged it */
+    struct epoch epoch;           /* everything up to (epoch, seq) was delivered */
+    uint64_t seq;
+    char *cursor; /* of the sync request under way; NULL: none */
     uint64_t room_send_acked;
 
     struct payload *participant; /* packed signalbox.v1.Participant: the wanted state */
@@ -110,7 +110,8 @@ struct session {
     uint8_t result_count;
 
     struct timer repeat_timer; /* of the wanted state or the sync request */
-    struct timer end_timer;    /* join timeout, resume window */
+    struct timer end_timer;    /* join timeout, access token's expiry, resume window */
+    struct list orphan_link;   /* gateway->orphans, while without a client */
 
     UT_hash_handle hh_connection, hh_sid;
 };
@@ -124,10 +125,11 @@ struct gw_room {
     struct epoch epoch;
     char epoch_text[EPOCH_TEXT_MAX + 1];
     bool has_epoch;
-    uint64_t seq; /* every batch up to here has been seen */
-    bool syncing;
-    struct timer sync_timer;
-    struct list sessions; /* room_link */
+    uint64_t seq;            /* every batch up to here has been seen */
+    bool syncing;            /* a request for what is missing is under way */
+    uint64_t expected_seq;   /* what the owner is known to have reached */
+    struct timer sync_timer; /* runs while seq is behind that */
+    struct list sessions;    /* room_link */
     uint32_t session_count;
     UT_hash_handle hh;
 };
@@ -145,6 +147,8 @@ struct gateway {
     uint64_t connection_counter;
     struct list clients;
     size_t client_count;
+    struct list orphans; /* sessions without a client, longest first */
+    size_t orphan_count;
     struct session *sessions; /* hh_connection */
     struct session *sessions_by_sid;
     struct gw_room *rooms;
@@ -193,7 +197,10 @@ void session_announce(struct session *session, int64_t now_ms);
 void session_changed(struct session *session, int64_t now_ms);
 /* The client has shown that it has hello_ok: earlier resume tokens are superseded. */
 void session_confirm(struct session *session, int64_t now_ms);
+/* Its client has gone: the window runs, or, before anybody has seen it, it departs. */
 void session_detach(struct session *session, int64_t now_ms);
+/* When the access token runs out, so does the session. */
+void session_arm_expiry(struct session *session, int64_t now_ms);
 void session_depart(struct session *session, Signalbox__V1__LeaveReason reason, int64_t now_ms);
 void session_acked(struct gateway *gateway, const struct node_address *from,
                    const Signalbox__Cluster__V1__SessionAck *ack, int64_t now_ms);
@@ -202,14 +209,16 @@ void session_command(struct gateway *gateway, const struct node_address *from,
 void session_not_owner(struct gateway *gateway, const Signalbox__Cluster__V1__NotOwner *not_owner, int64_t now_ms);
 void session_sync_reply(struct gateway *gateway, const struct node_address *from,
                         const Signalbox__Cluster__V1__SyncReply *reply, int64_t now_ms);
-/* Asks the owner for what this session lacks. */
-void session_ask_sync(struct session *session, const struct epoch *epoch, uint64_t seq, const char *cursor,
-                      int64_t now_ms);
+/* Asks the owner for what has happened since the session's position, or for a snapshot, or for the page at a cursor. */
+void session_ask_events(struct session *session, int64_t now_ms);
+void session_ask_snapshot(struct session *session, const char *cursor, int64_t now_ms);
 /* The participant, unpacked into the gateway's arena (which is reset). */
 Signalbox__V1__Participant *session_participant(struct session *session);
 void session_set_participant(struct session *session, const Signalbox__V1__Participant *participant);
 
 /* interest.c: what a client has asked not to hear */
+/* NULL, or what is wrong with it. */
+const char *interest_check(const Signalbox__V1__Interest *wanted);
 void interest_set(struct session *session, const Signalbox__V1__Interest *wanted);
 void interest_free(struct interest **interest);
 bool interest_filters_signals(const struct session *session);
@@ -220,7 +229,7 @@ struct outmsg *interest_filter(struct session *session, struct outmsg *message);
 struct gw_room *room_open(struct gateway *gateway, const char *project, const char *name);
 void room_close_if_empty(struct gw_room *room);
 void room_find_owner(struct gw_room *room);
-/* Takes the epoch and position of an acknowledgement, if they are newer. */
+/* The owner has said that the room stands there: a newer epoch is taken, batches that do not come are asked for. */
 void room_adopt(struct gw_room *room, const struct epoch *epoch, uint64_t seq, int64_t now_ms);
 void room_batch(struct gateway *gateway, const struct node_address *from,
                 const Signalbox__Cluster__V1__RoomBatch *batch, int64_t now_ms);
@@ -233,6 +242,7 @@ void room_view_changed(struct gw_room *room, int64_t now_ms);
 /* requests.c: what a joined client asks for */
 /* NULL, or what is wrong with a track. */
 const char *request_check_track(const Signalbox__V1__Track *track);
+bool request_may_publish(const Signalbox__V1__Permissions *permissions, Signalbox__V1__Source source);
 void request_handle(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);
 /* Results that waited for acked_version. */
 void request_acked(struct session *session);

@@ -38,21 +38,42 @@ static const char *check_join(const struct gateway *gateway, const Signalbox__V1
             if (strcmp(join->tracks[i]->id, join->tracks[j]->id) == 0)
                 return "join.tracks: two tracks have one id";
     }
-    return NULL;
+    return interest_check(join->interest);
 }
 
-static void refuse_hello(struct client *client, const struct refusal *refusal)
+static Signalbox__V1__LeaveReason leave_reason_for(uint16_t close_code)
+{
+    switch (close_code) {
+    case CLOSE_OVERLOADED:
+    case CLOSE_NO_CAPACITY:
+        return SIGNALBOX__V1__LEAVE_REASON__CAPACITY;
+    case CLOSE_SESSION_GONE:
+        return SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE;
+    case CLOSE_WINDOW_EXPIRED:
+        return SIGNALBOX__V1__LEAVE_REASON__WINDOW_EXPIRED;
+    case CLOSE_TOKEN_EXPIRED:
+        return SIGNALBOX__V1__LEAVE_REASON__TOKEN_EXPIRED;
+    case CLOSE_TOKEN_REVOKED:
+        return SIGNALBOX__V1__LEAVE_REASON__TOKEN_REVOKED;
+    case CLOSE_PROTOCOL_ERROR:
+        return SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR;
+    default:
+        return SIGNALBOX__V1__LEAVE_REASON__LEAVE_REASON_UNSPECIFIED;
+    }
+}
+
+/* `resuming`: what is not possible now may be later, and the session must not be given up for it. */
+static void refuse_hello(struct client *client, const struct refusal *refusal, bool resuming)
 {
     if (client->hello_request_id != 0)
         client_result(client, client->hello_request_id, refusal->code, refusal->retry_after_ms, refusal->detail);
     metric_add_at(M_JOINS, JOIN_REFUSED, 1);
     bool later = refusal->close_code >= CLOSE_OVERLOADED && refusal->close_code < CLOSE_SESSION_GONE;
     bool rejoin = refusal->close_code >= CLOSE_SESSION_GONE && refusal->close_code < CLOSE_REMOVED;
-    client_end(client, refusal->close_code,
-               later    ? SIGNALBOX__V1__LEAVE_REASON__CAPACITY
-               : rejoin ? SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE
-                        : SIGNALBOX__V1__LEAVE_REASON__LEAVE_REASON_UNSPECIFIED,
-               later || rejoin ? SIGNALBOX__V1__LEAVE_ACTION__REJOIN : SIGNALBOX__V1__LEAVE_ACTION__STOP,
+    client_end(client, refusal->close_code, leave_reason_for(refusal->close_code),
+               later && resuming ? SIGNALBOX__V1__LEAVE_ACTION__RESUME
+               : later || rejoin ? SIGNALBOX__V1__LEAVE_ACTION__REJOIN
+                                 : SIGNALBOX__V1__LEAVE_ACTION__STOP,
                refusal->retry_after_ms, refusal->detail);
 }
 
@@ -60,7 +81,7 @@ static void refuse(struct client *client, uint16_t close_code, Signalbox__V1__Co
 {
     struct refusal refusal = {.close_code = close_code, .code = code};
     snprintf(refusal.detail, sizeof refusal.detail, "%s", detail);
-    refuse_hello(client, &refusal);
+    refuse_hello(client, &refusal, false);
 }
 
 /* --- a new session -------------------------------------------------------------------------------------------------
@@ -95,7 +116,16 @@ static void fill_permissions(const struct jwt_grants *grants, Signalbox__V1__Per
         sources[permissions->n_can_publish_sources++] = source_by_name(grants->can_publish_sources[i]);
 }
 
-/* The token's attributes with the client's laid over them; in the gateway's arena. NULL when there are too many. */
+/* The tracks that the permissions allow; others are left out. The list is in the arena. */
+static void allow_tracks(struct arena *arena, const Signalbox__V1__Join *join, Participant *participant)
+{
+    participant->tracks = arena_alloc(arena, (join->n_tracks + 1) * sizeof *participant->tracks);
+    for (size_t i = 0; participant->tracks != NULL && i < join->n_tracks; i++)
+        if (request_may_publish(participant->permissions, join->tracks[i]->source))
+            participant->tracks[participant->n_tracks++] = join->tracks[i];
+}
+
+/* The token's attributes with the client's laid over them; in the gateway's arena. False when there are too many. */
 static bool merge_attributes(struct arena *arena, const struct jwt_claims *claims, const Signalbox__V1__Join *join,
                              size_t limit, Participant *participant)
 {
@@ -153,7 +183,7 @@ static void join_with(struct client *client, const struct jwt_claims *claims, co
     }
     const char *room_name = join != NULL && join->room[0] != '\0' ? join->room : claims->video.room;
     if (!admission_room(claims, room_name, &refusal) || !gateway_ready(gateway, &refusal)) {
-        refuse_hello(client, &refusal);
+        refuse_hello(client, &refusal, false);
         return;
     }
     Participant participant = SIGNALBOX__V1__PARTICIPANT__INIT;
@@ -180,10 +210,8 @@ static void join_with(struct client *client, const struct jwt_claims *claims, co
                        : claims->video.agent     ? SIGNALBOX__V1__PARTICIPANT__KIND__AGENT
                        : permissions.can_publish ? SIGNALBOX__V1__PARTICIPANT__KIND__STANDARD
                                                  : SIGNALBOX__V1__PARTICIPANT__KIND__VIEWER;
-    if (join != NULL && permissions.can_publish) {
-        participant.tracks = join->tracks;
-        participant.n_tracks = join->n_tracks;
-    }
+    if (join != NULL)
+        allow_tracks(&gateway->arena, join, &participant);
     struct sid sid;
     sid_random(&sid);
     struct session *session = session_new(gateway, &sid, room_open(gateway, claims->project, room_name), now_ms);
@@ -246,10 +274,7 @@ static void restore_participant(struct session *session, const struct resume_tok
     if (join != NULL) {
         participant.name = join->name;
         participant.metadata = join->metadata;
-        if (participant.permissions != NULL && participant.permissions->can_publish) {
-            participant.tracks = join->tracks;
-            participant.n_tracks = join->n_tracks;
-        }
+        allow_tracks(arena, join, &participant);
         entries = arena_zalloc(arena, (join->n_attributes + 1) * sizeof *entries);
         participant.attributes = arena_zalloc(arena, (join->n_attributes + 1) * sizeof *participant.attributes);
         for (size_t i = 0; entries != NULL && participant.attributes != NULL && i < join->n_attributes; i++) {
@@ -275,7 +300,7 @@ static void resume(struct client *client, const Signalbox__V1__Hello *hello, int
     if (!open_token(client, hello->resume_token, &token))
         return;
     if (!gateway_ready(gateway, &refusal)) {
-        refuse_hello(client, &refusal);
+        refuse_hello(client, &refusal, true);
         return;
     }
     struct session *session = session_new(gateway, &token.sid, room_open(gateway, token.project, token.room), now_ms);
@@ -289,9 +314,9 @@ static void resume(struct client *client, const Signalbox__V1__Hello *hello, int
                                          .counter = token.epoch_counter,
                                          .incarnation = token.epoch_incarnation};
     snprintf(session->key_id, sizeof session->key_id, "%s", token.key_id);
-    if (hello->last != NULL && epoch_parse(hello->last->epoch, &session->last_epoch)) {
-        session->has_last = true;
-        session->last_seq = hello->last->seq;
+    if (hello->last != NULL && epoch_parse(hello->last->epoch, &session->epoch)) {
+        session->has_position = true;
+        session->seq = hello->last->seq;
     }
     restore_participant(session, &token, hello->join);
     if (hello->join != NULL)
@@ -316,25 +341,23 @@ void join_hello(struct client *client, const Signalbox__V1__ClientMessage *messa
     }
     struct jwt_claims claims;
     struct refusal refusal;
-    if (hello->token[0] != '\0') {
+    if (client->claims != NULL) {
+        join_with(client, client->claims, hello->join, now_ms);
+        jwt_claims_done(client->claims);
+        free(client->claims);
+        client->claims = NULL;
+    } else if (hello->token[0] != '\0') {
         const char *room = hello->join != NULL ? hello->join->room : "";
         if (!admission_check(gateway, hello->token, strlen(hello->token), room, &claims, &refusal)) {
-            refuse_hello(client, &refusal);
+            refuse_hello(client, &refusal, false);
             return;
         }
         join_with(client, &claims, hello->join, now_ms);
         jwt_claims_done(&claims);
-    } else if (client->claims != NULL) {
-        join_with(client, client->claims, hello->join, now_ms);
     } else {
         refuse(client, CLOSE_UNAUTHENTICATED, SIGNALBOX__V1__CODE__UNAUTHENTICATED,
                "no access token: give it in hello.token, the Authorization header, access_token in the query or the "
                "subprotocol signalbox.token.<JWT>");
-    }
-    if (client->claims != NULL) {
-        jwt_claims_done(client->claims);
-        free(client->claims);
-        client->claims = NULL;
     }
 }
 

@@ -14,6 +14,8 @@ LIMIT(hello_timeout_ms, 10000, 500, 60000, "ms", "A new connection must say hell
 LIMIT(retry_base_ms, 500, 50, 60000, "ms", "Clients' first wait before they connect again, doubling, with full jitter.")
 LIMIT(retry_max_ms, 15000, 1000, 600000, "ms", "Clients' longest wait before they connect again.")
 LIMIT(join_timeout_ms, 10000, 1000, 60000, "ms", "A join that no shard answers is given up after this time.")
+LIMIT(orphaned_sessions, 50000, 100, 10000000, "sessions",
+      "Sessions kept after their connections were lost, until their owners know; the oldest give way.")
 LIMIT(messages_per_s, 200, 1, 1000000, "messages", "What one client may send for long; more is throttled.")
 LIMIT(messages_burst, 1000, 1, 1000000, "messages", "What one client may send at once.")
 LIMIT(bytes_per_s, 524288, 1024, 1073741824, "bytes", "What one client may send for long; more is throttled.")

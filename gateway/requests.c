@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { CHANGE_RETRY_MS = 1000, CURSOR_MAX = 40 };
+
 typedef Signalbox__V1__ClientMessage ClientMessage;
 typedef Signalbox__V1__ServerMessage ServerMessage;
 typedef Signalbox__V1__Participant Participant;
@@ -21,6 +23,7 @@ struct request {
     int64_t now_ms;
     Signalbox__V1__Code code;
     const char *text;
+    uint32_t retry_after_ms;
     bool deferred; /* the result comes with the owner's acknowledgement */
     bool closed;   /* the client's session has ended: touch nothing */
 };
@@ -289,16 +292,19 @@ const char *request_check_track(const Signalbox__V1__Track *track)
 static void change(struct request *request, const Participant *participant)
 {
     struct session *session = request->session;
-    session_set_participant(session, participant);
     if (request->message->request_id != 0) {
+        if (session->result_count == PENDING_RESULTS_MAX) {
+            request->retry_after_ms = CHANGE_RETRY_MS;
+            refuse(request, SIGNALBOX__V1__CODE__RETRY, "too many changes wait for the owner's acknowledgement");
+            return;
+        }
         if (session->results == NULL)
             session->results = mem_alloc(PENDING_RESULTS_MAX * sizeof *session->results);
-        if (session->result_count < PENDING_RESULTS_MAX) {
-            session->results[session->result_count++] =
-                (struct pending_result){.request_id = request->message->request_id, .version = session->version + 1};
-            request->deferred = true;
-        }
+        session->results[session->result_count++] =
+            (struct pending_result){.request_id = request->message->request_id, .version = session->version + 1};
+        request->deferred = true;
     }
+    session_set_participant(session, participant);
     session_changed(session, request->now_ms);
 }
 
@@ -314,15 +320,17 @@ void request_acked(struct session *session)
     session->result_count = kept;
 }
 
-static bool may_publish(const Participant *participant, Signalbox__V1__Source source)
+bool request_may_publish(const Signalbox__V1__Permissions *permissions, Signalbox__V1__Source source)
 {
-    const Signalbox__V1__Permissions *permissions = participant->permissions;
     if (permissions == NULL || !permissions->can_publish)
         return false;
+    if (permissions->n_can_publish_sources == 0)
+        return true;
+    /* A source that this version does not know is unspecified in the grants, and grants nothing. */
     for (size_t i = 0; i < permissions->n_can_publish_sources; i++)
-        if (permissions->can_publish_sources[i] == source)
+        if (source != SIGNALBOX__V1__SOURCE__SOURCE_UNSPECIFIED && permissions->can_publish_sources[i] == source)
             return true;
-    return permissions->n_can_publish_sources == 0;
+    return false;
 }
 
 static size_t find_track(const Participant *participant, const char *id)
@@ -343,7 +351,7 @@ static void on_publish_track(struct request *request)
         return;
     }
     Participant *participant = session_participant(request->session);
-    if (!may_publish(participant, track->source)) {
+    if (!request_may_publish(participant->permissions, track->source)) {
         refuse(request, SIGNALBOX__V1__CODE__FORBIDDEN,
                "the token grants neither canPublish nor this source (canPublishSources)");
         return;
@@ -460,20 +468,24 @@ static void on_set_metadata(struct request *request)
 
 static void on_set_interest(struct request *request)
 {
+    const char *problem = interest_check(request->message->set_interest->interest);
+    if (problem != NULL) {
+        refuse(request, SIGNALBOX__V1__CODE__INVALID, problem);
+        return;
+    }
     bool viewers = request->session->interest != NULL && request->session->interest->viewers;
     interest_set(request->session, request->message->set_interest->interest);
     bool now_viewers = request->session->interest != NULL && request->session->interest->viewers;
-    if (now_viewers && !viewers && request->session->sync == SYNC_LIVE)
-        session_ask_sync(request->session, NULL, 0, "", request->now_ms);
+    if (now_viewers && !viewers && request->session->sync != SYNC_WAITING)
+        session_ask_snapshot(request->session, NULL, request->now_ms);
 }
 
 static void on_sync_state(struct request *request)
 {
     struct session *session = request->session;
     const Signalbox__V1__SyncState *sync = request->message->sync_state;
-    struct epoch epoch;
     bool paging = sync->cursor[0] != '\0';
-    if (strlen(sync->cursor) > 40) {
+    if (strlen(sync->cursor) > CURSOR_MAX) {
         refuse(request, SIGNALBOX__V1__CODE__INVALID, "sync_state.cursor: not one that this server gave out");
         return;
     }
@@ -483,12 +495,15 @@ static void on_sync_state(struct request *request)
         refuse(request, SIGNALBOX__V1__CODE__INVALID, "sync_state.cursor: no snapshot is being read");
         return;
     }
-    if (paging)
-        session_ask_sync(session, NULL, 0, sync->cursor, request->now_ms);
-    else if (sync->position != NULL && epoch_parse(sync->position->epoch, &epoch))
-        session_ask_sync(session, &epoch, sync->position->seq, "", request->now_ms);
-    else
-        session_ask_sync(session, NULL, 0, "", request->now_ms);
+    if (paging) {
+        session_ask_snapshot(session, sync->cursor, request->now_ms);
+    } else if (sync->position != NULL && epoch_parse(sync->position->epoch, &session->epoch)) {
+        session->seq = sync->position->seq;
+        session->has_position = true;
+        session_ask_events(session, request->now_ms);
+    } else {
+        session_ask_snapshot(session, NULL, request->now_ms);
+    }
 }
 
 static void on_ping(struct request *request)
@@ -544,6 +559,7 @@ static void on_refresh_token(struct request *request)
         refuse(request, SIGNALBOX__V1__CODE__FORBIDDEN, "refresh_token: the token is for another identity");
         return;
     }
+    session_arm_expiry(session, request->now_ms);
     ServerMessage out = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
     Signalbox__V1__TokenRefresh refresh = SIGNALBOX__V1__TOKEN_REFRESH__INIT;
     refresh.resume_token = join_seal_token(session);
@@ -609,5 +625,5 @@ void request_handle(struct client *client, const ClientMessage *message, int64_t
     else
         handlers[i].handle(&request);
     if (!request.deferred && !request.closed)
-        client_result(client, message->request_id, request.code, 0, request.text);
+        client_result(client, message->request_id, request.code, request.retry_after_ms, request.text);
 }

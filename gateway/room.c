@@ -14,7 +14,23 @@ static void on_sync_timer(struct timer *timer, int64_t now_ms)
 {
     struct gw_room *room = container_of(timer, struct gw_room, sync_timer);
     room->syncing = false;
-    ask_room_sync(room, now_ms);
+    if (room->seq < room->expected_seq)
+        ask_room_sync(room, now_ms);
+}
+
+/* The owner is at `seq`: if that does not come by itself, it is asked for. */
+static void expect(struct gw_room *room, uint64_t seq, int64_t now_ms)
+{
+    if (room->expected_seq < seq)
+        room->expected_seq = seq;
+    if (room->seq < room->expected_seq && !timer_pending(&room->sync_timer))
+        timer_set(room->gateway->wheel, &room->sync_timer, now_ms + SYNC_RETRY_MS);
+}
+
+static void stop_syncing(struct gw_room *room)
+{
+    room->syncing = false;
+    timer_cancel(room->gateway->wheel, &room->sync_timer);
 }
 
 void room_find_owner(struct gw_room *room)
@@ -137,7 +153,8 @@ static void set_epoch(struct gw_room *room, const struct epoch *epoch, uint64_t 
     room->epoch = *epoch;
     epoch_format(epoch, room->epoch_text);
     room->has_epoch = true;
-    room->seq = seq;
+    room->seq = room->expected_seq = seq;
+    stop_syncing(room);
 }
 
 /* Sessions that stand in another epoch than the room need its state anew. */
@@ -146,25 +163,20 @@ static void resync_sessions(struct gw_room *room, int64_t now_ms)
     list_for_each(pos, &room->sessions) {
         struct session *session = container_of(pos, struct session, room_link);
         if (session->state == SESSION_BOUND && session->client != NULL && session->sync == SYNC_LIVE)
-            session_ask_sync(session, NULL, 0, "", now_ms);
+            session_ask_snapshot(session, NULL, now_ms);
     }
 }
 
 void room_adopt(struct gw_room *room, const struct epoch *epoch, uint64_t seq, int64_t now_ms)
 {
-    if (room->has_epoch) {
-        int order = epoch_compare(epoch, &room->epoch);
-        if (order < 0 || (order == 0 && seq <= room->seq))
-            return;
-        if (order == 0) {
-            /* An acknowledgement may run ahead of the batches; only a batch moves the room's own position. */
-            return;
-        }
+    int order = room->has_epoch ? epoch_compare(epoch, &room->epoch) : 1;
+    if (order > 0) {
         set_epoch(room, epoch, seq);
         resync_sessions(room, now_ms);
-        return;
+    } else if (order == 0) {
+        /* What the owner says may run ahead of the batches; only they move the room's own position. */
+        expect(room, seq, now_ms);
     }
-    set_epoch(room, epoch, seq);
 }
 
 static enum message_class batch_class(uint32_t class)
@@ -233,6 +245,7 @@ void room_batch(struct gateway *gateway, const struct node_address *from,
     if (batch->last_seq <= room->seq)
         return;
     if (batch->first_seq > room->seq + 1) {
+        expect(room, batch->last_seq, now_ms);
         ask_room_sync(room, now_ms);
         return;
     }
@@ -262,7 +275,17 @@ static void deliver_replay(struct gw_room *room, const Signalbox__Cluster__V1__S
         if (session->seq == asked)
             session->seq = reply->seq;
         else /* it stood elsewhere than the room: a replay from there would be another one */
-            session_ask_sync(session, &room->epoch, session->seq, "", now_ms);
+            session_ask_events(session, now_ms);
+    }
+}
+
+/* To an owner that may know nothing of them; what the clients hear begins anew with its answer. */
+static void announce_sessions(struct gw_room *room, int64_t now_ms)
+{
+    list_for_each(pos, &room->sessions) {
+        struct session *session = container_of(pos, struct session, room_link);
+        session->sync = SYNC_WAITING;
+        session_announce(session, now_ms);
     }
 }
 
@@ -272,21 +295,17 @@ void room_sync_reply(struct gateway *gateway, const struct node_address *from,
     struct gw_room *room = room_by_key(gateway, &reply->room_key);
     if (room == NULL || !node_address_equal(&room->owner, from))
         return;
-    room->syncing = false;
-    timer_cancel(gateway->wheel, &room->sync_timer);
+    stop_syncing(room);
     if (reply->code == SIGNALBOX__V1__CODE__NOT_FOUND) {
-        /* The owner does not have the room: say again who is in it. */
-        list_for_each(pos, &room->sessions)
-            session_announce(container_of(pos, struct session, room_link), now_ms);
+        announce_sessions(room, now_ms); /* the owner does not have the room: say again who is in it */
         return;
     }
     struct epoch epoch = epoch_from_proto(reply->epoch);
     if (reply->code == SIGNALBOX__V1__CODE__OK && epoch_equal(&epoch, &room->epoch)) {
         if (reply->seq > room->seq)
             deliver_replay(room, reply, now_ms);
-        return;
-    }
-    if (epoch_compare(&epoch, &room->epoch) >= 0) {
+        expect(room, reply->seq, now_ms);
+    } else if (epoch_compare(&epoch, &room->epoch) >= 0) {
         set_epoch(room, &epoch, reply->seq);
         resync_sessions(room, now_ms);
     }
@@ -298,12 +317,6 @@ void room_view_changed(struct gw_room *room, int64_t now_ms)
     room_find_owner(room);
     if (node_address_equal(&before, &room->owner))
         return;
-    room->syncing = false;
-    timer_cancel(room->gateway->wheel, &room->sync_timer);
-    list_for_each(pos, &room->sessions) {
-        struct session *session = container_of(pos, struct session, room_link);
-        if (session->state == SESSION_BOUND)
-            session->sync = SYNC_WAITING;
-        session_announce(session, now_ms);
-    }
+    stop_syncing(room);
+    announce_sessions(room, now_ms);
 }

@@ -12,6 +12,7 @@ enum { REPEAT_FIRST_MS = 300, REPEAT_DOUBLINGS_MAX = 4, WINDOW_GRACE_MS = 5000, 
 
 typedef Signalbox__Cluster__V1__SessionState State;
 
+static void send_sync_request(struct session *session);
 static void on_repeat(struct timer *timer, int64_t now_ms);
 static void on_end(struct timer *timer, int64_t now_ms);
 
@@ -31,8 +32,24 @@ struct session *session_new(struct gateway *gateway, const struct sid *sid, stru
     room->session_count++;
     timer_init(&session->repeat_timer, on_repeat);
     timer_init(&session->end_timer, on_end);
+    list_init(&session->orphan_link);
     HASH_ADD(hh_connection, gateway->sessions, connection, sizeof session->connection, session);
     return session;
+}
+
+/* Without a client a session is kept for its owner's sake alone: until it knows, or until there are too many. */
+static void orphan(struct session *session)
+{
+    struct gateway *gateway = session->gateway;
+    session->client = NULL;
+    if (list_linked(&session->orphan_link))
+        return;
+    list_append(&gateway->orphans, &session->orphan_link);
+    if (++gateway->orphan_count <= gateway->options.limits.orphaned_sessions || gateway->orphan_count == 1)
+        return;
+    struct session *oldest = list_first(&gateway->orphans, struct session, orphan_link);
+    metric_add(M_SESSIONS_FORGOTTEN, 1);
+    session_free(&oldest);
 }
 
 void session_free(struct session **session_ptr)
@@ -48,11 +65,16 @@ void session_free(struct session **session_ptr)
     HASH_DELETE(hh_connection, gateway->sessions, session);
     if (session->by_sid)
         HASH_DELETE(hh_sid, gateway->sessions_by_sid, session);
+    if (list_linked(&session->orphan_link)) {
+        list_remove(&session->orphan_link);
+        gateway->orphan_count--;
+    }
     list_remove(&session->room_link);
     session->room->session_count--;
     room_close_if_empty(session->room);
     interest_free(&session->interest);
     free(session->results);
+    free(session->cursor);
     payload_unref(&session->participant);
     free(session);
     *session_ptr = NULL;
@@ -97,11 +119,10 @@ void session_set_participant(struct session *session, const Signalbox__V1__Parti
 static void send_state(struct session *session, int64_t now_ms)
 {
     State state = SIGNALBOX__CLUSTER__V1__SESSION_STATE__INIT;
-    Signalbox__Cluster__V1__Epoch last = epoch_to_proto(&session->last_epoch);
+    Signalbox__Cluster__V1__Epoch last = epoch_to_proto(&session->epoch);
     Signalbox__Cluster__V1__Epoch join = epoch_to_proto(&session->join_epoch);
     Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
     struct gw_room *room = session->room;
-    session->confirm_pending = false;
     state.room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
     state.project = room->project;
     state.room = room->name;
@@ -111,6 +132,7 @@ static void send_state(struct session *session, int64_t now_ms)
     state.version = session->version;
     state.intent = (Signalbox__Cluster__V1__SessionState__Intent)session->intent;
     state.participant = session_participant(session);
+    state.participant->version = session->participant_version;
     state.resume_window_ms = session->resume_window_ms;
     state.token_bind_generation = session->token_bind_generation;
     state.confirmed = session->confirmed;
@@ -119,16 +141,16 @@ static void send_state(struct session *session, int64_t now_ms)
     if (session->state == SESSION_DEPARTED) {
         state.state = SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DEPARTED;
         state.reason = session->depart_reason;
-    } else if (session->client == NULL && session->state == SESSION_BOUND) {
+    } else if (session->client == NULL) {
         state.state = SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DETACHED;
         int64_t left_ms = session->window_ends_ms - now_ms;
         state.window_left_ms = left_ms > 0 ? (uint32_t)left_ms : 0;
     } else {
         state.state = SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__ATTACHED;
     }
-    if (session->has_last) {
+    if (session->has_position) {
         state.last_epoch = &last;
-        state.last_seq = session->last_seq;
+        state.last_seq = session->seq;
     }
     if (session->joined_at_ms != 0) {
         state.join_epoch = &join;
@@ -159,8 +181,8 @@ void session_announce(struct session *session, int64_t now_ms)
 void session_changed(struct session *session, int64_t now_ms)
 {
     session->version++;
-    if (session->state != SESSION_JOINING)
-        session_announce(session, now_ms);
+    session->confirm_pending = false; /* goes with it */
+    session_announce(session, now_ms);
 }
 
 void session_confirm(struct session *session, int64_t now_ms)
@@ -179,49 +201,68 @@ void session_confirm(struct session *session, int64_t now_ms)
 static void on_repeat(struct timer *timer, int64_t now_ms)
 {
     struct session *session = container_of(timer, struct session, repeat_timer);
-    if (session->acked_version == session->version && session->confirm_pending) {
-        session_changed(session, now_ms);
-        return;
-    }
     if (session->acked_version != session->version) {
         metric_add(M_SESSION_REPEATS, 1);
         send_state(session, now_ms);
-    } else if (session->sync == SYNC_ASKED) {
-        session_ask_sync(session, session->has_last ? &session->last_epoch : NULL, session->last_seq, "", now_ms);
+    } else if (session->confirm_pending) {
+        session_changed(session, now_ms);
         return;
+    } else if (session->sync == SYNC_ASKED) {
+        send_sync_request(session);
     } else {
         return;
     }
     arm_repeat(session, now_ms);
 }
 
+static void join_timed_out(struct session *session, int64_t now_ms)
+{
+    struct client *client = session->client;
+    bool resuming = session->token_bind_generation != 0;
+    metric_add_at(M_JOINS, JOIN_TIMEOUT, 1);
+    client->session = NULL;
+    session_detach(session, now_ms);
+    client_end(client, CLOSE_OVERLOADED, SIGNALBOX__V1__LEAVE_REASON__CAPACITY,
+               resuming ? SIGNALBOX__V1__LEAVE_ACTION__RESUME : SIGNALBOX__V1__LEAVE_ACTION__REJOIN,
+               client->gateway->options.limits.retry_max_ms, "no shard has answered in time; try again");
+}
+
+static void token_expired(struct session *session, int64_t now_ms)
+{
+    struct client *client = session->client;
+    session_depart(session, SIGNALBOX__V1__LEAVE_REASON__TOKEN_EXPIRED, now_ms);
+    client_end(client, CLOSE_TOKEN_EXPIRED, SIGNALBOX__V1__LEAVE_REASON__TOKEN_EXPIRED,
+               SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "the access token has expired and was not refreshed");
+}
+
 static void on_end(struct timer *timer, int64_t now_ms)
 {
     struct session *session = container_of(timer, struct session, end_timer);
-    if (session->state == SESSION_JOINING && session->client != NULL) {
-        metric_add_at(M_JOINS, JOIN_TIMEOUT, 1);
-        struct client *client = session->client;
-        client->session = NULL;
-        session->client = NULL;
-        session->leave_when_bound = true;
-        timer_set(session->gateway->wheel, timer, now_ms + session->resume_window_ms);
-        client_end(client, CLOSE_OVERLOADED, SIGNALBOX__V1__LEAVE_REASON__CAPACITY, SIGNALBOX__V1__LEAVE_ACTION__REJOIN,
-                   session->gateway->options.limits.retry_max_ms, "no shard has answered in time; try again");
-        return;
-    }
-    /* The window is over (the owner knows), or nobody answers for a session that nobody waits for. */
-    session_free(&session);
+    if (session->client != NULL && session->state == SESSION_JOINING)
+        join_timed_out(session, now_ms);
+    else if (session->client != NULL)
+        token_expired(session, now_ms);
+    else if (session->acked_version == session->version)
+        session_free(&session); /* the owner has let the window run out, too */
+    else
+        session_depart(session, SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED, now_ms);
+}
+
+void session_arm_expiry(struct session *session, int64_t now_ms)
+{
+    struct gateway *gateway = session->gateway;
+    int64_t left_ms = session->access_expires_s * 1000 - gateway->actions.wall_ms(gateway->ctx);
+    timer_set(gateway->wheel, &session->end_timer, now_ms + (left_ms > 0 ? left_ms : 0));
 }
 
 void session_detach(struct session *session, int64_t now_ms)
 {
-    session->client = NULL;
-    if (session->state == SESSION_JOINING) {
-        session->leave_when_bound = true;
+    if (session->state == SESSION_JOINING && session->token_bind_generation == 0) {
+        /* The client has no resume token yet: it cannot come back. */
+        session_depart(session, SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED, now_ms);
         return;
     }
-    if (session->state == SESSION_DEPARTED)
-        return;
+    orphan(session);
     session->sync = SYNC_WAITING;
     session->result_count = 0;
     session->window_ends_ms = now_ms + session->resume_window_ms;
@@ -233,17 +274,12 @@ void session_depart(struct session *session, Signalbox__V1__LeaveReason reason, 
 {
     if (session->client != NULL)
         session->client->session = NULL;
-    session->client = NULL;
+    orphan(session);
     if (session->state == SESSION_DEPARTED)
         return;
     session->depart_reason = reason;
-    if (session->state == SESSION_JOINING) {
-        session->leave_when_bound = true;
-        return;
-    }
     session->state = SESSION_DEPARTED;
-    session->intent = SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__HOLD;
-    timer_set(session->gateway->wheel, &session->end_timer, now_ms + session->resume_window_ms + WINDOW_GRACE_MS);
+    timer_cancel(session->gateway->wheel, &session->end_timer);
     session_changed(session, now_ms);
 }
 
@@ -261,24 +297,28 @@ static void deliver(struct session *session, const ProtobufCBinaryData *messages
     }
 }
 
-/* The session stands at `seq` of the room's epoch now; what has passed meanwhile is asked for. */
-static void resume_flow(struct session *session, const struct epoch *epoch, uint64_t seq, bool more_pages,
-                        int64_t now_ms)
+/* The room's traffic flows again; what has passed since the session's position is asked for. */
+static void resume_flow(struct session *session, int64_t now_ms)
 {
     struct gw_room *room = session->room;
-    session->seq = seq;
-    session->last_epoch = *epoch;
-    session->last_seq = seq;
-    session->has_last = true;
-    if (more_pages) {
-        session->sync = SYNC_PAGING;
-        return;
-    }
     session->sync = SYNC_LIVE;
-    if (!epoch_equal(epoch, &room->epoch))
-        session_ask_sync(session, NULL, 0, "", now_ms);
-    else if (room->seq > seq)
-        session_ask_sync(session, epoch, seq, "", now_ms);
+    if (!session->has_position || !epoch_equal(&session->epoch, &room->epoch))
+        session_ask_snapshot(session, NULL, now_ms);
+    else if (room->seq > session->seq)
+        session_ask_events(session, now_ms);
+}
+
+/* What was delivered has brought the client to (epoch, seq), or will when it has pulled the other pages. */
+static void take_position(struct session *session, const struct epoch *epoch, uint64_t seq, bool more_pages,
+                          int64_t now_ms)
+{
+    session->epoch = *epoch;
+    session->seq = seq;
+    session->has_position = !more_pages;
+    if (more_pages)
+        session->sync = SYNC_PAGING;
+    else
+        resume_flow(session, now_ms);
 }
 
 static void register_sid(struct session *session)
@@ -324,7 +364,6 @@ static void bound(struct session *session, const Signalbox__Cluster__V1__Session
     session->join_epoch = epoch_from_proto(ack->join_epoch);
     session->join_seq = ack->join_seq;
     session->joined_at_ms = ack->joined_at_ms;
-    timer_cancel(session->gateway->wheel, &session->end_timer);
     if (ack->participant != NULL)
         session_set_participant(session, ack->participant);
     register_sid(session);
@@ -334,8 +373,42 @@ static void bound(struct session *session, const Signalbox__Cluster__V1__Session
                                                       : JOIN_RESUMED,
                   1);
     metric_observe_us(M_JOIN_LATENCY, (now_ms - session->started_ms) * 1000);
-    if (session->client != NULL)
-        join_greet(session, ack, now_ms);
+    if (session->client == NULL)
+        return;
+    session_arm_expiry(session, now_ms);
+    join_greet(session, ack, now_ms);
+}
+
+/* The client may have been served by an earlier owner, or by none yet: from here on it is served by this one. */
+static void start_flow(struct session *session, const Signalbox__Cluster__V1__SessionAck *ack, bool first,
+                       int64_t now_ms)
+{
+    struct epoch epoch = epoch_from_proto(ack->epoch);
+    deliver(session, ack->messages, ack->n_messages);
+    if (first || ack->n_messages > 0)
+        take_position(session, &epoch, ack->seq, ack->more_pages, now_ms);
+    else
+        resume_flow(session, now_ms);
+}
+
+static void version_acked(struct session *session, uint64_t version, bool first, int64_t now_ms)
+{
+    struct timer_wheel *wheel = session->gateway->wheel;
+    if (session->acked_version < version)
+        session->acked_version = version;
+    request_acked(session);
+    if (session->acked_version != session->version) {
+        if (first)
+            session_announce(session, now_ms);
+        return;
+    }
+    session->repeats = 0;
+    if (session->confirm_pending)
+        timer_set(wheel, &session->repeat_timer, now_ms + CONFIRM_DELAY_MS);
+    else if (session->sync == SYNC_ASKED)
+        arm_repeat(session, now_ms);
+    else
+        timer_cancel(wheel, &session->repeat_timer);
 }
 
 void session_acked(struct gateway *gateway, const struct node_address *from,
@@ -360,35 +433,14 @@ void session_acked(struct gateway *gateway, const struct node_address *from,
     struct epoch epoch = epoch_from_proto(ack->epoch);
     if (ack->bind_generation > session->bind_generation)
         session->bind_generation = ack->bind_generation;
+    if (ack->participant_version > session->participant_version)
+        session->participant_version = ack->participant_version;
     room_adopt(session->room, &epoch, ack->seq, now_ms);
     if (first)
         bound(session, ack, now_ms);
-    if (ack->n_messages > 0 && (first || session->sync != SYNC_LIVE)) {
-        deliver(session, ack->messages, ack->n_messages);
-        resume_flow(session, &epoch, ack->seq, ack->more_pages, now_ms);
-    } else if (first || session->sync == SYNC_WAITING) {
-        resume_flow(session, &epoch, first ? ack->seq : session->seq, false, now_ms);
-    }
-    if (session->acked_version < ack->version)
-        session->acked_version = ack->version;
-    request_acked(session);
-    if (session->acked_version == session->version) {
-        if (session->confirm_pending)
-            timer_set(gateway->wheel, &session->repeat_timer, now_ms + CONFIRM_DELAY_MS);
-        else if (session->sync != SYNC_ASKED)
-            timer_cancel(gateway->wheel, &session->repeat_timer);
-    } else if (first) {
-        session_announce(session, now_ms);
-    }
-    if (first && session->leave_when_bound && session->client == NULL) {
-        if (session->token_bind_generation == 0 || session->depart_reason != 0)
-            session_depart(session,
-                           session->depart_reason != 0 ? session->depart_reason
-                                                       : SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED,
-                           now_ms);
-        else
-            session_detach(session, now_ms);
-    }
+    if (session->client != NULL && (first || session->sync == SYNC_WAITING))
+        start_flow(session, ack, first, now_ms);
+    version_acked(session, ack->version, first, now_ms);
 }
 
 void session_command(struct gateway *gateway, const struct node_address *from,
@@ -427,33 +479,49 @@ void session_not_owner(struct gateway *gateway, const Signalbox__Cluster__V1__No
 
 /* --- catching up ------------------------------------------------------------------------------------------------- */
 
-void session_ask_sync(struct session *session, const struct epoch *epoch, uint64_t seq, const char *cursor,
-                      int64_t now_ms)
+static void send_sync_request(struct session *session)
 {
     Signalbox__Cluster__V1__SyncRequest request = SIGNALBOX__CLUSTER__V1__SYNC_REQUEST__INIT;
     Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
-    Signalbox__Cluster__V1__Epoch proto;
+    Signalbox__Cluster__V1__Epoch epoch;
     struct gw_room *room = session->room;
     request.room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
     request.sid = session->sid_text;
     request.connection = session->connection;
-    if (epoch != NULL) {
-        proto = epoch_to_proto(epoch);
-        request.epoch = &proto;
-        request.seq = seq;
+    if (!session->ask_snapshot) {
+        epoch = epoch_to_proto(&session->epoch);
+        request.epoch = &epoch;
+        request.seq = session->seq;
     }
-    request.cursor = (char *)cursor;
+    if (session->cursor != NULL)
+        request.cursor = session->cursor;
     request.want_viewers = session->interest != NULL && session->interest->viewers;
     item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_SYNC_REQUEST;
     item.sync_request = &request;
-    session->sync = SYNC_ASKED;
-    session->has_last = epoch != NULL;
-    if (epoch != NULL) {
-        session->last_epoch = *epoch;
-        session->last_seq = seq;
-    }
     to_owner(room, &item);
+}
+
+static void ask(struct session *session, bool snapshot, const char *cursor, int64_t now_ms)
+{
+    session->sync = SYNC_ASKED;
+    session->ask_snapshot = snapshot;
+    free(session->cursor);
+    session->cursor = cursor != NULL ? mem_strdup(cursor) : NULL;
+    send_sync_request(session);
+    if (session->acked_version != session->version)
+        return; /* the state is being repeated; the request is next */
+    session->repeats = 0;
     arm_repeat(session, now_ms);
+}
+
+void session_ask_events(struct session *session, int64_t now_ms)
+{
+    ask(session, false, NULL, now_ms);
+}
+
+void session_ask_snapshot(struct session *session, const char *cursor, int64_t now_ms)
+{
+    ask(session, true, cursor, now_ms);
 }
 
 void session_sync_reply(struct gateway *gateway, const struct node_address *from,
@@ -467,11 +535,8 @@ void session_sync_reply(struct gateway *gateway, const struct node_address *from
         session_announce(session, now_ms);
         return;
     }
-    session->repeats = 0;
     struct epoch epoch = epoch_from_proto(reply->epoch);
     room_adopt(session->room, &epoch, reply->seq, now_ms);
     deliver(session, reply->messages, reply->n_messages);
-    resume_flow(session, &epoch, reply->seq, !reply->last_page, now_ms);
-    if (session->sync != SYNC_ASKED && session->acked_version == session->version)
-        timer_cancel(gateway->wheel, &session->repeat_timer);
+    take_position(session, &epoch, reply->seq, !reply->last_page, now_ms);
 }
