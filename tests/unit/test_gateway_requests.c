@@ -1,0 +1,597 @@
+/* What a joined client asks for: carried out, passed on, or refused with a code. */
+#include "common/metrics.h"
+#include "gateway_fixture.h"
+#include <stdlib.h>
+#include <string.h>
+
+static struct fixture f;
+static int ann;
+static char peer[] = "AAAAAAAAAAAAAAAAAAAAAA";
+
+static void setup(void)
+{
+    fixture_open(&f, NULL);
+    ann = join_client(&f, "ann", "r", NULL);
+}
+
+static void teardown(void)
+{
+    fixture_close(&f);
+}
+
+/* Sends a request from `client` and returns the code of its result; 0 if none has come yet. */
+static int ask(int client, Request *message)
+{
+    static uint32_t request_id = 100;
+    message->request_id = ++request_id;
+    request(&f, client, message);
+    const Signalbox__V1__Result *result = result_of(&f, client, request_id);
+    return result != NULL ? (int)result->code : 0;
+}
+
+static int code_of(int client, uint32_t request_id)
+{
+    const Signalbox__V1__Result *result = result_of(&f, client, request_id);
+    return result != NULL ? (int)result->code : 0;
+}
+
+/* A request with one field set; `route` may be NULL. */
+#define REQUEST_WITH(variable, body, field, value, to)                                                                 \
+    Request variable = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;                                                            \
+    variable.body_case = REQUEST(body);                                                                                \
+    variable.field = (value);                                                                                          \
+    variable.route = (to)
+
+static Signalbox__V1__Route route_to(char *to, uint64_t seq)
+{
+    Signalbox__V1__Route route = SIGNALBOX__V1__ROUTE__INIT;
+    route.peer = to;
+    route.seq = seq;
+    route.ack = 5;
+    return route;
+}
+
+static const char *long_text(size_t size)
+{
+    static char text[70000];
+    memset(text, 'x', size);
+    text[size] = '\0';
+    return text;
+}
+
+/* --- directed messages ----------------------------------------------------------------------------------------- */
+
+static const Signalbox__Cluster__V1__Relay *relayed(size_t since, const Message **ret_message)
+{
+    const Item *item = sent(&f, since, ITEM(RELAY), 0);
+    ck_assert_ptr_nonnull(item);
+    const Signalbox__Cluster__V1__Relay *relay = item->relay;
+    *ret_message = signalbox__v1__server_message__unpack(&f.arena.allocator, relay->message.len, relay->message.data);
+    ck_assert_ptr_nonnull(*ret_message);
+    ck_assert_str_eq(relay->from, f.clients[ann].sid);
+    ck_assert_str_eq(relay->to, peer);
+    ck_assert_uint_eq(relay->from_bind_generation, 1);
+    char epoch[EPOCH_TEXT_MAX + 1];
+    epoch_format(&f.epoch, epoch);
+    const Signalbox__V1__Route *route = (*ret_message)->route;
+    ck_assert_str_eq(route->peer, f.clients[ann].sid);
+    ck_assert_uint_eq(route->ack, 5);
+    ck_assert_str_eq(route->sender_join->epoch, epoch);
+    ck_assert_uint_eq(route->sender_join->seq, f.seq);
+    return relay;
+}
+
+START_TEST(negotiation_is_relayed)
+{
+    const Message *message;
+    Signalbox__V1__Route route = route_to(peer, 1);
+    Signalbox__V1__Offer offer = SIGNALBOX__V1__OFFER__INIT;
+    offer.sdp = (char *)"v=0";
+    offer.negotiation = 3;
+    offer.ice_generation = 2;
+    REQUEST_WITH(offers, OFFER, offer, &offer, &route);
+    size_t since = f.sent_count;
+    ck_assert_int_eq(ask(ann, &offers), CODE(OK));
+    const Signalbox__Cluster__V1__Relay *relay = relayed(since, &message);
+    ck_assert_int_eq((int)relay->kind, SIGNALBOX__CLUSTER__V1__RELAY__KIND__OFFER);
+    ck_assert_uint_eq(relay->class_, CLASS_NEGOTIATION);
+    ck_assert_uint_eq(relay->negotiation, 3);
+    ck_assert_uint_eq(relay->ice_generation, 2);
+    ck_assert_str_eq(message->offer->sdp, "v=0");
+    ck_assert_uint_eq(message->route->seq, 1);
+
+    Signalbox__V1__Answer answer = SIGNALBOX__V1__ANSWER__INIT;
+    REQUEST_WITH(answers, ANSWER, answer, &answer, &route);
+    since = f.sent_count;
+    ck_assert_int_eq(ask(ann, &answers), CODE(OK));
+    ck_assert_int_eq((int)relayed(since, &message)->kind, SIGNALBOX__CLUSTER__V1__RELAY__KIND__ANSWER);
+
+    Signalbox__V1__Candidate candidate = SIGNALBOX__V1__CANDIDATE__INIT;
+    REQUEST_WITH(candidates, CANDIDATE, candidate, &candidate, &route);
+    since = f.sent_count;
+    ck_assert_int_eq(ask(ann, &candidates), CODE(OK));
+    relay = relayed(since, &message);
+    ck_assert_int_eq((int)relay->kind, SIGNALBOX__CLUSTER__V1__RELAY__KIND__CANDIDATE);
+    ck_assert_uint_eq(relay->class_, CLASS_CANDIDATES);
+
+    Signalbox__V1__CandidatesDone done = SIGNALBOX__V1__CANDIDATES_DONE__INIT;
+    REQUEST_WITH(dones, CANDIDATES_DONE, candidates_done, &done, &route);
+    since = f.sent_count;
+    ck_assert_int_eq(ask(ann, &dones), CODE(OK));
+    ck_assert_int_eq((int)relayed(since, &message)->kind, SIGNALBOX__CLUSTER__V1__RELAY__KIND__CANDIDATES_DONE);
+
+    Signalbox__V1__Ack ack = SIGNALBOX__V1__ACK__INIT;
+    route.seq = 0;
+    REQUEST_WITH(acks, ACK, ack, &ack, &route);
+    since = f.sent_count;
+    ck_assert_int_eq(ask(ann, &acks), CODE(OK));
+    ck_assert_int_eq((int)relayed(since, &message)->kind, SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK);
+    ck_assert_int_eq((int)message->body_case, BODY(ACK));
+}
+END_TEST
+
+START_TEST(directed_messages_need_a_route)
+{
+    Signalbox__V1__Offer offer = SIGNALBOX__V1__OFFER__INIT;
+    Signalbox__V1__Route route = route_to((char *)"not a sid", 1);
+    size_t since = f.sent_count;
+    REQUEST_WITH(message, OFFER, offer, &offer, NULL);
+    ck_assert_int_eq(ask(ann, &message), CODE(INVALID));
+    message.route = &route;
+    ck_assert_int_eq(ask(ann, &message), CODE(INVALID));
+    route = route_to(f.clients[ann].sid, 1);
+    ck_assert_int_eq(ask(ann, &message), CODE(INVALID));
+    route = route_to(peer, 0);
+    ck_assert_int_eq(ask(ann, &message), CODE(INVALID));
+    ck_assert_uint_eq(f.sent_count, since);
+}
+END_TEST
+
+START_TEST(large_negotiation_is_refused)
+{
+    Signalbox__V1__Route route = route_to(peer, 1);
+    Signalbox__V1__Offer offer = SIGNALBOX__V1__OFFER__INIT;
+    offer.sdp = (char *)long_text(48 * 1024 + 1);
+    REQUEST_WITH(offers, OFFER, offer, &offer, &route);
+    ck_assert_int_eq(ask(ann, &offers), CODE(TOO_LARGE));
+    Signalbox__V1__Answer answer = SIGNALBOX__V1__ANSWER__INIT;
+    answer.sdp = offer.sdp;
+    REQUEST_WITH(answers, ANSWER, answer, &answer, &route);
+    ck_assert_int_eq(ask(ann, &answers), CODE(TOO_LARGE));
+    Signalbox__V1__Candidate candidate = SIGNALBOX__V1__CANDIDATE__INIT;
+    candidate.candidate = (char *)long_text(1025);
+    REQUEST_WITH(candidates, CANDIDATE, candidate, &candidate, &route);
+    ck_assert_int_eq(ask(ann, &candidates), CODE(TOO_LARGE));
+    ck_assert_int_eq(sent_count(&f, 0, ITEM(RELAY)), 0);
+}
+END_TEST
+
+START_TEST(relays_reach_the_client)
+{
+    Message message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Ack ack = SIGNALBOX__V1__ACK__INIT;
+    Signalbox__Cluster__V1__Relay relay = SIGNALBOX__CLUSTER__V1__RELAY__INIT;
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    message.body_case = BODY(ACK);
+    message.ack = &ack;
+    relay.room_key = key_data("r");
+    relay.from = peer;
+    relay.to = f.clients[ann].sid;
+    relay.class_ = CLASS_CANDIDATES;
+    relay.message = pack_message(&message);
+    item.body_case = ITEM(RELAY);
+    item.relay = &relay;
+    fixture_deliver(&f, &item);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(ACK)), 1);
+    ck_assert_int_eq((int)f.received[f.received_count - 1].class, CLASS_CANDIDATES);
+    uint64_t before = metric_value(M_RELAYS_UNHEARD);
+    relay.to = peer;
+    fixture_deliver(&f, &item);
+    ck_assert_uint_eq(metric_value(M_RELAYS_UNHEARD), before + 1);
+}
+END_TEST
+
+START_TEST(receivers_that_have_gone_are_told)
+{
+    Signalbox__Cluster__V1__RelayFailed failed = SIGNALBOX__CLUSTER__V1__RELAY_FAILED__INIT;
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    failed.room_key = key_data("r");
+    failed.from = f.clients[ann].sid;
+    failed.to = peer;
+    failed.reason = REASON(CLIENT_LEFT);
+    item.body_case = ITEM(RELAY_FAILED);
+    item.relay_failed = &failed;
+    fixture_deliver(&f, &item);
+    const Message *message = received(&f, 0, ann, BODY(UNDELIVERABLE), 0);
+    ck_assert_str_eq(message->route->peer, peer);
+    ck_assert_int_eq((int)message->undeliverable->reason, REASON(CLIENT_LEFT));
+    struct node_address former = {.kind = NODE_SHARD, .id = "shard-9", .incarnation = 9};
+    gateway_item(f.gateway, &former, &item, f.now_ms);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(UNDELIVERABLE)), 1);
+}
+END_TEST
+
+/* --- application messages -------------------------------------------------------------------------------------- */
+
+static Signalbox__V1__Send send_text(int delivery, const char *text)
+{
+    Signalbox__V1__Send send = SIGNALBOX__V1__SEND__INIT;
+    send.delivery = delivery;
+    send.topic = (char *)"chat";
+    send.data_case = SIGNALBOX__V1__SEND__DATA_TEXT;
+    send.text = (char *)text;
+    return send;
+}
+
+START_TEST(sends_go_where_they_are_meant_for)
+{
+    const Message *message;
+    Signalbox__V1__Route route = route_to(peer, 1);
+    Signalbox__V1__Send send = send_text(SIGNALBOX__V1__DELIVERY_CLASS__RELIABLE, "hi");
+    REQUEST_WITH(sends, SEND, send, &send, &route);
+    size_t since = f.sent_count;
+    ck_assert_int_eq(ask(ann, &sends), CODE(OK));
+    ck_assert_int_eq((int)relayed(since, &message)->kind, SIGNALBOX__CLUSTER__V1__RELAY__KIND__APPLICATION);
+    ck_assert_str_eq(message->message->text, "hi");
+    ck_assert_str_eq(message->message->from, f.clients[ann].sid);
+
+    route = route_to((char *)"", 4);
+    since = f.sent_count;
+    ck_assert_int_eq(ask(ann, &sends), CODE(OK));
+    const Signalbox__Cluster__V1__RoomSend *room_send = sent(&f, since, ITEM(ROOM_SEND), 0)->room_send;
+    ck_assert_uint_eq(room_send->sender_seq, 4);
+    ck_assert_uint_eq(room_send->bind_generation, 1);
+    ck_assert_str_eq(room_send->message->text, "hi");
+    route.seq = 0;
+    ck_assert_int_eq(ask(ann, &sends), CODE(INVALID));
+    sends.route = NULL;
+    ck_assert_int_eq(ask(ann, &sends), CODE(INVALID));
+
+    Signalbox__V1__Speaking speaking = SIGNALBOX__V1__SPEAKING__INIT;
+    speaking.level = 61;
+    send = send_text(SIGNALBOX__V1__DELIVERY_CLASS__EPHEMERAL, "");
+    send.key = (char *)"speaking";
+    send.data_case = SIGNALBOX__V1__SEND__DATA_SPEAKING;
+    send.speaking = &speaking;
+    since = f.sent_count;
+    ck_assert_int_eq(ask(ann, &sends), CODE(OK));
+    const Signalbox__Cluster__V1__SignalUpdate *signal = sent(&f, since, ITEM(SIGNAL), 0)->signal;
+    ck_assert_str_eq(signal->signal->key, "speaking");
+    ck_assert_uint_eq(signal->signal->speaking->level, 61);
+    ck_assert_str_eq(signal->to, "");
+    send.delivery = SIGNALBOX__V1__DELIVERY_CLASS__RELIABLE;
+    ck_assert_int_eq(ask(ann, &sends), CODE(INVALID));
+}
+END_TEST
+
+START_TEST(sends_beyond_limits_are_refused)
+{
+    Signalbox__V1__Route route = route_to((char *)"", 1);
+    Signalbox__V1__Send send =
+        send_text(SIGNALBOX__V1__DELIVERY_CLASS__RELIABLE, long_text(f.options.limits.send_bytes + 1));
+    REQUEST_WITH(sends, SEND, send, &send, &route);
+    ck_assert_int_eq(ask(ann, &sends), CODE(TOO_LARGE));
+    send = send_text(SIGNALBOX__V1__DELIVERY_CLASS__RELIABLE, "hi");
+    send.topic = (char *)long_text(129);
+    ck_assert_int_eq(ask(ann, &sends), CODE(TOO_LARGE));
+    send = send_text(SIGNALBOX__V1__DELIVERY_CLASS__DELIVERY_UNSPECIFIED, "hi");
+    ck_assert_int_eq(ask(ann, &sends), CODE(INVALID));
+    int mute = join_client(&f, "mute", "r", json_pack("{s:b}", "canPublishData", 0));
+    send = send_text(SIGNALBOX__V1__DELIVERY_CLASS__RELIABLE, "hi");
+    ck_assert_int_eq(ask(mute, &sends), CODE(FORBIDDEN));
+    ck_assert_int_eq(sent_count(&f, 0, ITEM(ROOM_SEND)), 0);
+}
+END_TEST
+
+START_TEST(room_send_acknowledgement_is_passed_on)
+{
+    Signalbox__Cluster__V1__RoomSendAck ack = SIGNALBOX__CLUSTER__V1__ROOM_SEND_ACK__INIT;
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    ack.room_key = key_data("r");
+    ack.sid = f.clients[ann].sid;
+    ack.acked = 3;
+    ack.code = CODE(OK);
+    item.body_case = ITEM(ROOM_SEND_ACK);
+    item.room_send_ack = &ack;
+    fixture_deliver(&f, &item);
+    const Message *message = received(&f, 0, ann, BODY(ACK), 0);
+    ck_assert_uint_eq(message->route->ack, 3);
+    ck_assert_str_eq(message->route->peer, "");
+    fixture_next_owner(&f); /* a new owner must know how far it had come */
+    ck_assert_uint_eq(last_state(&f, ann)->room_send_acked, 3);
+}
+END_TEST
+
+START_TEST(ice_states_are_reported)
+{
+    Signalbox__V1__IceState state = SIGNALBOX__V1__ICE_STATE__INIT;
+    state.peer = peer;
+    state.state = SIGNALBOX__V1__ICE_STATE__STATE__CONNECTED;
+    REQUEST_WITH(message, ICE_STATE, ice_state, &state, NULL);
+    ck_assert_int_eq(ask(ann, &message), CODE(OK));
+    ck_assert_str_eq(sent(&f, 0, ITEM(ICE_REPORT), 0)->ice_report->from, f.clients[ann].sid);
+}
+END_TEST
+
+/* --- the participant's own state ------------------------------------------------------------------------------- */
+
+/* A change is answered when the owner has acknowledged it, not before. */
+static void changes(Request *message)
+{
+    ck_assert_int_eq(ask(ann, message), 0);
+    uint32_t request_id = message->request_id;
+    const State *state = last_state(&f, ann);
+    Ack *early = make_ack(&f, state);
+    early->version--;
+    deliver_ack(&f, early);
+    ck_assert_int_eq(code_of(ann, request_id), 0);
+    deliver_ack(&f, make_ack(&f, state));
+    ck_assert_int_eq(code_of(ann, request_id), CODE(OK));
+    size_t before = f.sent_count;
+    fixture_advance(&f, 10000);
+    ck_assert_uint_eq(f.sent_count, before);
+}
+
+START_TEST(tracks_are_published_muted_and_unpublished)
+{
+    Signalbox__V1__Track track = SIGNALBOX__V1__TRACK__INIT;
+    Signalbox__V1__PublishTrack publish = SIGNALBOX__V1__PUBLISH_TRACK__INIT;
+    track.id = (char *)"mic";
+    publish.track = &track;
+    REQUEST_WITH(publishes, PUBLISH_TRACK, publish_track, &publish, NULL);
+    changes(&publishes);
+    ck_assert_uint_eq(last_state(&f, ann)->participant->n_tracks, 1);
+    track.name = (char *)"renamed";
+    changes(&publishes);
+    ck_assert_uint_eq(last_state(&f, ann)->participant->n_tracks, 1);
+    ck_assert_str_eq(last_state(&f, ann)->participant->tracks[0]->name, "renamed");
+
+    Signalbox__V1__Mute mute = SIGNALBOX__V1__MUTE__INIT;
+    mute.track_id = (char *)"mic";
+    mute.muted = true;
+    REQUEST_WITH(mutes, MUTE, mute, &mute, NULL);
+    changes(&mutes);
+    ck_assert(last_state(&f, ann)->participant->tracks[0]->muted);
+    mute.track_id = (char *)"cam";
+    ck_assert_int_eq(ask(ann, &mutes), CODE(NOT_FOUND));
+
+    Signalbox__V1__UnpublishTrack unpublish = SIGNALBOX__V1__UNPUBLISH_TRACK__INIT;
+    unpublish.track_id = (char *)"cam";
+    REQUEST_WITH(unpublishes, UNPUBLISH_TRACK, unpublish_track, &unpublish, NULL);
+    ck_assert_int_eq(ask(ann, &unpublishes), CODE(NOT_FOUND));
+    unpublish.track_id = (char *)"mic";
+    changes(&unpublishes);
+    ck_assert_uint_eq(last_state(&f, ann)->participant->n_tracks, 0);
+}
+END_TEST
+
+START_TEST(tracks_beyond_rights_and_limits)
+{
+    Signalbox__V1__Track track = SIGNALBOX__V1__TRACK__INIT;
+    Signalbox__V1__PublishTrack publish = SIGNALBOX__V1__PUBLISH_TRACK__INIT;
+    char id[16];
+    REQUEST_WITH(message, PUBLISH_TRACK, publish_track, &publish, NULL);
+    ck_assert_int_eq(ask(ann, &message), CODE(INVALID));
+    publish.track = &track;
+    ck_assert_int_eq(ask(ann, &message), CODE(INVALID));
+    track.id = id;
+    for (unsigned i = 0; i < f.options.limits.tracks; i++) {
+        snprintf(id, sizeof id, "%u", i);
+        ck_assert_int_eq(ask(ann, &message), 0);
+        deliver_ack(&f, make_ack(&f, last_state(&f, ann)));
+    }
+    snprintf(id, sizeof id, "more");
+    ck_assert_int_eq(ask(ann, &message), CODE(LIMIT_REACHED));
+    int viewer = join_client(&f, "viewer", "r", json_pack("{s:b}", "canPublish", 0));
+    ck_assert_int_eq(ask(viewer, &message), CODE(FORBIDDEN));
+    int camera = join_client(&f, "camera", "r", json_pack("{s:[s]}", "canPublishSources", "camera"));
+    ck_assert_int_eq(ask(camera, &message), CODE(FORBIDDEN));
+    track.source = SIGNALBOX__V1__SOURCE__CAMERA;
+    ck_assert_int_eq(ask(camera, &message), 0);
+}
+END_TEST
+
+START_TEST(metadata_is_laid_over)
+{
+    typedef Signalbox__V1__SetMetadata__AttributesEntry Entry;
+    Signalbox__V1__SetMetadata set = SIGNALBOX__V1__SET_METADATA__INIT;
+    Entry entries[2] = {SIGNALBOX__V1__SET_METADATA__ATTRIBUTES_ENTRY__INIT,
+                        SIGNALBOX__V1__SET_METADATA__ATTRIBUTES_ENTRY__INIT};
+    Entry *list[2] = {&entries[0], &entries[1]};
+    entries[0].key = (char *)"a";
+    entries[0].value = (char *)"1";
+    entries[1].key = (char *)"b";
+    entries[1].value = (char *)"2";
+    set.name = (char *)"Ann";
+    set.metadata = (char *)"ignored without set_metadata";
+    set.attributes = list;
+    set.n_attributes = 2;
+    REQUEST_WITH(message, SET_METADATA, set_metadata, &set, NULL);
+    changes(&message);
+    const Participant *participant = last_state(&f, ann)->participant;
+    ck_assert_str_eq(participant->name, "Ann");
+    ck_assert_str_eq(participant->metadata, "");
+    ck_assert_uint_eq(participant->n_attributes, 2);
+    entries[0].value = (char *)"";
+    entries[1].value = (char *)"3";
+    set.name = (char *)"";
+    set.set_metadata = true;
+    set.metadata = (char *)"data";
+    changes(&message);
+    participant = last_state(&f, ann)->participant;
+    ck_assert_str_eq(participant->name, "Ann");
+    ck_assert_str_eq(participant->metadata, "data");
+    ck_assert_uint_eq(participant->n_attributes, 1);
+    ck_assert_str_eq(participant->attributes[0]->value, "3");
+    entries[1].value = (char *)long_text(513);
+    ck_assert_int_eq(ask(ann, &message), CODE(TOO_LARGE));
+    set.n_attributes = 0;
+    set.metadata = (char *)long_text(f.options.limits.metadata_bytes + 1);
+    ck_assert_int_eq(ask(ann, &message), CODE(TOO_LARGE));
+    int fixed = join_client(&f, "fixed", "r", json_pack("{s:b}", "canUpdateOwnMetadata", 0));
+    set.metadata = (char *)"";
+    ck_assert_int_eq(ask(fixed, &message), CODE(FORBIDDEN));
+}
+END_TEST
+
+START_TEST(changes_without_an_owner_are_bounded)
+{
+    Signalbox__V1__SetMetadata set = SIGNALBOX__V1__SET_METADATA__INIT;
+    REQUEST_WITH(message, SET_METADATA, set_metadata, &set, NULL);
+    for (int i = 0; i < 32; i++)
+        ck_assert_int_eq(ask(ann, &message), 0);
+    uint64_t version = last_state(&f, ann)->version;
+    ck_assert_int_eq(ask(ann, &message), CODE(RETRY));
+    ck_assert_uint_gt(result_of(&f, ann, message.request_id)->retry_after_ms, 0);
+    ck_assert_uint_eq(last_state(&f, ann)->version, version);
+    int before = received_count(&f, 0, ann, BODY(RESULT));
+    deliver_ack(&f, make_ack(&f, last_state(&f, ann)));
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(RESULT)), before + 32);
+}
+END_TEST
+
+/* --- upkeep, budgets, endings ---------------------------------------------------------------------------------- */
+
+START_TEST(pong_tells_the_position)
+{
+    Signalbox__V1__Ping ping = SIGNALBOX__V1__PING__INIT;
+    ping.nonce = 77;
+    REQUEST_WITH(message, PING, ping, &ping, NULL);
+    deliver_events(&f, "r", f.seq + 1, f.seq + 2, "x");
+    ck_assert_int_eq(ask(ann, &message), CODE(OK));
+    const Signalbox__V1__Pong *pong = received(&f, 0, ann, BODY(PONG), 0)->pong;
+    ck_assert_uint_eq(pong->nonce, 77);
+    ck_assert_uint_eq(pong->position->seq, f.seq + 2);
+}
+END_TEST
+
+START_TEST(unknown_messages_are_answered)
+{
+    Request message = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;
+    ck_assert_int_eq(ask(ann, &message), CODE(UNKNOWN_MESSAGE));
+    Signalbox__V1__AgentJoin join = SIGNALBOX__V1__AGENT_JOIN__INIT;
+    message.body_case = REQUEST(AGENT_JOIN);
+    message.agent_join = &join;
+    ck_assert_int_eq(ask(ann, &message), CODE(UNKNOWN_MESSAGE));
+}
+END_TEST
+
+START_TEST(fresh_ice_credentials)
+{
+    Signalbox__V1__RefreshIce refresh = SIGNALBOX__V1__REFRESH_ICE__INIT;
+    REQUEST_WITH(message, REFRESH_ICE, refresh_ice, &refresh, NULL);
+    ck_assert_int_eq(ask(ann, &message), CODE(OK));
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(ICE_REFRESH)), 1);
+}
+END_TEST
+
+START_TEST(access_tokens_are_refreshed)
+{
+    Signalbox__V1__RefreshToken refresh = SIGNALBOX__V1__REFRESH_TOKEN__INIT;
+    REQUEST_WITH(message, REFRESH_TOKEN, refresh_token, &refresh, NULL);
+    refresh.token = mint(&f, "bob", "r", NULL);
+    ck_assert_int_eq(ask(ann, &message), CODE(FORBIDDEN));
+    free(refresh.token);
+    refresh.token = mint(&f, "ann", "other", NULL);
+    ck_assert_int_eq(ask(ann, &message), CODE(FORBIDDEN));
+    free(refresh.token);
+    refresh.token = (char *)"nonsense";
+    ck_assert_int_eq(ask(ann, &message), CODE(UNAUTHENTICATED));
+    fixture_advance(&f, (TOKEN_TTL_S - 1) * 1000);
+    refresh.token = mint(&f, "ann", "r", NULL);
+    ck_assert_int_eq(ask(ann, &message), CODE(OK));
+    free(refresh.token);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(TOKEN_REFRESH)), 1);
+    fixture_advance(&f, (TOKEN_TTL_S - 1) * 1000);
+    ck_assert(!f.clients[ann].closed);
+    fixture_advance(&f, 1000);
+    assert_closed(&f, ann, CLOSE_TOKEN_EXPIRED, REASON(TOKEN_EXPIRED), ACTION(STOP));
+    ck_assert_int_eq((int)last_state(&f, ann)->state, DEPARTED);
+    ck_assert_int_eq((int)last_state(&f, ann)->reason, REASON(TOKEN_EXPIRED));
+}
+END_TEST
+
+START_TEST(over_budget_is_throttled_then_closed)
+{
+    Signalbox__V1__Ping ping = SIGNALBOX__V1__PING__INIT;
+    REQUEST_WITH(message, PING, ping, &ping, NULL);
+    while (ask(ann, &message) == CODE(OK))
+        ;
+    const Signalbox__V1__Result *result = result_of(&f, ann, message.request_id);
+    ck_assert_int_eq((int)result->code, CODE(THROTTLED));
+    ck_assert_uint_gt(result->retry_after_ms, 0);
+    const Message *throttled = received(&f, 0, ann, BODY(THROTTLED), 0);
+    ck_assert_int_eq((int)throttled->throttled->scope, SIGNALBOX__V1__THROTTLED__SCOPE__CONNECTION);
+    fixture_advance(&f, result->retry_after_ms);
+    ck_assert_int_eq(ask(ann, &message), CODE(OK));
+    for (uint32_t i = 0; i < f.options.limits.abuse_strikes && !f.clients[ann].closed; i++)
+        request(&f, ann, &message);
+    assert_closed(&f, ann, CLOSE_ABUSE, REASON(ABUSE), ACTION(STOP));
+    ck_assert_int_eq((int)last_state(&f, ann)->state, DEPARTED);
+    ck_assert_int_eq((int)last_state(&f, ann)->reason, REASON(ABUSE));
+}
+END_TEST
+
+START_TEST(malformed_messages_add_up)
+{
+    int count = 0;
+    for (; !f.clients[ann].closed; count++)
+        gateway_client_malformed(f.gateway, f.clients[ann].client, "not protobuf", f.now_ms);
+    ck_assert_int_eq(count, 25);
+    ck_assert_int_eq((int)result_of(&f, ann, 0)->code, CODE(INVALID));
+    assert_closed(&f, ann, CLOSE_ABUSE, REASON(ABUSE), ACTION(STOP));
+}
+END_TEST
+
+START_TEST(leave_departs)
+{
+    Signalbox__V1__Leave leave = SIGNALBOX__V1__LEAVE__INIT;
+    REQUEST_WITH(message, LEAVE, leave, &leave, NULL);
+    ck_assert_int_eq(ask(ann, &message), CODE(OK));
+    assert_closed(&f, ann, 1000, REASON(CLIENT_LEFT), ACTION(STOP));
+    const State *state = last_state(&f, ann);
+    ck_assert_int_eq((int)state->state, DEPARTED);
+    ck_assert_int_eq((int)state->reason, REASON(CLIENT_LEFT));
+    ck_assert_uint_eq(state->bind_generation, 1);
+    disconnect_client(&f, ann, true);
+    size_t before = f.sent_count;
+    fixture_advance(&f, 300); /* until it is acknowledged */
+    ck_assert_uint_eq(f.sent_count, before + 1);
+    deliver_ack(&f, make_ack(&f, state));
+    ck_assert_uint_eq(gateway_stats(f.gateway).sessions, 0);
+    ck_assert_uint_eq(gateway_stats(f.gateway).rooms, 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("gateway_requests");
+    TCase *tcase = tcase_create("requests");
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, negotiation_is_relayed);
+    tcase_add_test(tcase, directed_messages_need_a_route);
+    tcase_add_test(tcase, large_negotiation_is_refused);
+    tcase_add_test(tcase, relays_reach_the_client);
+    tcase_add_test(tcase, receivers_that_have_gone_are_told);
+    tcase_add_test(tcase, sends_go_where_they_are_meant_for);
+    tcase_add_test(tcase, sends_beyond_limits_are_refused);
+    tcase_add_test(tcase, room_send_acknowledgement_is_passed_on);
+    tcase_add_test(tcase, ice_states_are_reported);
+    tcase_add_test(tcase, tracks_are_published_muted_and_unpublished);
+    tcase_add_test(tcase, tracks_beyond_rights_and_limits);
+    tcase_add_test(tcase, metadata_is_laid_over);
+    tcase_add_test(tcase, changes_without_an_owner_are_bounded);
+    tcase_add_test(tcase, pong_tells_the_position);
+    tcase_add_test(tcase, unknown_messages_are_answered);
+    tcase_add_test(tcase, fresh_ice_credentials);
+    tcase_add_test(tcase, access_tokens_are_refreshed);
+    tcase_add_test(tcase, over_budget_is_throttled_then_closed);
+    tcase_add_test(tcase, malformed_messages_add_up);
+    tcase_add_test(tcase, leave_departs);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
