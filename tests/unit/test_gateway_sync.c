@@ -1,0 +1,420 @@
+/* The room's order on its way to clients: batches, gaps, snapshots in pages, epochs, owners, a bus that comes and goes.
+ */
+#include "common/metrics.h"
+#include "gateway_fixture.h"
+#include <stdlib.h>
+#include <string.h>
+
+static struct fixture f;
+static int ann, bob;
+static uint64_t start; /* the room's seq when both had joined */
+
+static void setup(void)
+{
+    fixture_open(&f, NULL);
+    ann = join_client(&f, "ann", "r", NULL);
+    bob = join_client(&f, "bob", "r", NULL);
+    /* Bob's join: Ann has not got it yet. */
+    deliver_events(&f, "r", f.seq, f.seq, "bob joined");
+    start = f.seq;
+}
+
+static void teardown(void)
+{
+    fixture_close(&f);
+}
+
+static int events_of(int client)
+{
+    return received_count(&f, 0, client, BODY(ROOM_EVENTS));
+}
+
+static const Signalbox__V1__RoomEvents *last_events(int client)
+{
+    return received(&f, 0, client, BODY(ROOM_EVENTS), events_of(client) - 1)->room_events;
+}
+
+static void sync_reply(const char *sid, uint64_t connection, ProtobufCBinaryData message, uint64_t seq, bool replay,
+                       bool last_page, int code)
+{
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__SyncReply reply = SIGNALBOX__CLUSTER__V1__SYNC_REPLY__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch);
+    reply.room_key = key_data("r");
+    reply.sid = (char *)sid;
+    reply.connection = connection;
+    reply.epoch = &epoch;
+    reply.seq = seq;
+    reply.replay = replay;
+    reply.last_page = last_page;
+    reply.code = code;
+    reply.messages = &message;
+    reply.n_messages = message.len > 0;
+    item.body_case = ITEM(SYNC_REPLY);
+    item.sync_reply = &reply;
+    fixture_deliver(&f, &item);
+}
+
+static void session_reply(int client, ProtobufCBinaryData message, uint64_t seq, bool replay, bool last_page)
+{
+    sync_reply(f.clients[client].sid, f.clients[client].connection, message, seq, replay, last_page, CODE(OK));
+}
+
+static const Signalbox__Cluster__V1__SyncRequest *last_ask(void)
+{
+    const Item *item = sent(&f, 0, ITEM(SYNC_REQUEST), sent_count(&f, 0, ITEM(SYNC_REQUEST)) - 1);
+    ck_assert_ptr_nonnull(item);
+    return item->sync_request;
+}
+
+static void say_sync(int client, Signalbox__V1__Position *position, const char *cursor)
+{
+    Request message = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;
+    Signalbox__V1__SyncState sync = SIGNALBOX__V1__SYNC_STATE__INIT;
+    sync.position = position;
+    sync.cursor = (char *)cursor;
+    message.request_id = 50;
+    message.body_case = REQUEST(SYNC_STATE);
+    message.sync_state = &sync;
+    request(&f, client, &message);
+}
+
+/* --- batches --------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_batch_is_one_frame_for_all)
+{
+    ck_assert_int_eq(events_of(ann), 1);
+    ck_assert_int_eq(events_of(bob), 0); /* it was in his snapshot */
+    deliver_events(&f, "r", start + 1, start + 3, "x");
+    ck_assert_int_eq(events_of(ann), 2);
+    ck_assert_int_eq(events_of(bob), 1);
+    ck_assert_ptr_eq(f.received[f.received_count - 1].raw, f.received[f.received_count - 2].raw);
+    deliver_events(&f, "r", start + 1, start + 3, "x"); /* again */
+    ck_assert_int_eq(events_of(ann), 2);
+    deliver_events(&f, "r", start + 2, start + 4, "partly seen");
+    ck_assert_int_eq(events_of(ann), 3);
+    deliver_events(&f, "elsewhere", 1, 1, "x");
+    ck_assert_int_eq(events_of(ann), 3);
+}
+END_TEST
+
+START_TEST(signals_are_filtered)
+{
+    Message message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Signals signals = SIGNALBOX__V1__SIGNALS__INIT;
+    Signalbox__V1__Signal each[2] = {SIGNALBOX__V1__SIGNAL__INIT, SIGNALBOX__V1__SIGNAL__INIT};
+    Signalbox__V1__Signal *list[2] = {&each[0], &each[1]};
+    Signalbox__Cluster__V1__RoomBatch batch = SIGNALBOX__CLUSTER__V1__ROOM_BATCH__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch);
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    each[0].from = each[1].from = f.clients[bob].sid;
+    each[0].key = (char *)"speaking";
+    each[1].key = (char *)"cursor";
+    signals.signals = list;
+    signals.n_signals = 2;
+    message.body_case = BODY(SIGNALS);
+    message.signals = &signals;
+    batch.room_key = key_data("r");
+    batch.epoch = &epoch;
+    batch.class_ = CLASS_EPHEMERAL;
+    batch.message = pack_message(&message);
+    batch.exclude_sid = f.clients[bob].sid;
+    item.body_case = ITEM(ROOM_BATCH);
+    item.room_batch = &batch;
+    fixture_deliver(&f, &item);
+    ck_assert_uint_eq(received(&f, 0, ann, BODY(SIGNALS), 0)->signals->n_signals, 2);
+    ck_assert_int_eq(received_count(&f, 0, bob, BODY(SIGNALS)), 0);
+
+    Request request_message = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;
+    Signalbox__V1__SetInterest set = SIGNALBOX__V1__SET_INTEREST__INIT;
+    Signalbox__V1__Interest interest = SIGNALBOX__V1__INTEREST__INIT;
+    char *keys[1] = {(char *)"cursor"}, *sids[1] = {f.clients[ann].sid};
+    interest.mute_keys = keys;
+    interest.n_mute_keys = 1;
+    set.interest = &interest;
+    request_message.body_case = REQUEST(SET_INTEREST);
+    request_message.set_interest = &set;
+    request(&f, ann, &request_message);
+    fixture_deliver(&f, &item);
+    const Message *filtered = received(&f, 0, ann, BODY(SIGNALS), 1);
+    ck_assert_uint_eq(filtered->signals->n_signals, 1);
+    ck_assert_str_eq(filtered->signals->signals[0]->key, "speaking");
+    interest.signal_sids = sids; /* only of herself: nothing is left */
+    interest.n_signal_sids = 1;
+    request(&f, ann, &request_message);
+    fixture_deliver(&f, &item);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(SIGNALS)), 2);
+    sids[0] = (char *)"nobody";
+    request_message.request_id = 60;
+    request(&f, ann, &request_message);
+    ck_assert_int_eq((int)result_of(&f, ann, 60)->code, CODE(INVALID));
+    interest = (Signalbox__V1__Interest)SIGNALBOX__V1__INTEREST__INIT;
+    interest.viewers = true; /* those are not in the roster that she has */
+    request(&f, ann, &request_message);
+    ck_assert(last_ask()->want_viewers && last_ask()->epoch == NULL);
+}
+END_TEST
+
+/* --- gaps ------------------------------------------------------------------------------------------------------ */
+
+START_TEST(a_gap_is_asked_for_until_it_is_filled)
+{
+    size_t since = f.sent_count;
+    deliver_events(&f, "r", start + 3, start + 3, "after a gap");
+    ck_assert_int_eq(events_of(bob), 0);
+    const Signalbox__Cluster__V1__LinkPositions *positions = sent(&f, since, ITEM(LINK_POSITIONS), 0)->link_positions;
+    ck_assert_uint_eq(positions->n_rooms, 1);
+    ck_assert_uint_eq(positions->rooms[0]->seq, start);
+    deliver_events(&f, "r", start + 4, start + 4, "more");
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 1);
+    fixture_advance(&f, 500);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 2);
+    sync_reply("", 0, pack_events(&f, start + 1, start + 4, "all of it"), start + 4, true, true, CODE(OK));
+    ck_assert_int_eq(events_of(bob), 1);
+    ck_assert_uint_eq(last_events(ann)->last_seq, start + 4);
+    fixture_advance(&f, 10000);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 2);
+    deliver_events(&f, "r", start + 5, start + 5, "and on");
+    ck_assert_int_eq(events_of(bob), 2);
+}
+END_TEST
+
+START_TEST(an_acknowledgement_shows_a_lost_last_batch)
+{
+    size_t since = f.sent_count;
+    gateway_gap(f.gateway, &f.shard, f.now_ms);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), 2);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 1); /* and is lost */
+    Ack *ack = make_ack(&f, last_state(&f, ann));
+    ack->seq = start + 2;
+    deliver_ack(&f, ack);
+    fixture_advance(&f, 500);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 2);
+    sync_reply("", 0, pack_events(&f, start + 1, start + 2, "lost"), start + 2, true, true, CODE(OK));
+    ck_assert_int_eq(events_of(ann), 2);
+}
+END_TEST
+
+START_TEST(too_far_behind_takes_snapshots)
+{
+    size_t since = f.sent_count;
+    deliver_events(&f, "r", start + 300, start + 300, "after a large gap");
+    sync_reply("", 0, (ProtobufCBinaryData){0}, start + 300, false, false, CODE(RETRY));
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 2);
+    ck_assert_ptr_null(last_ask()->epoch);
+    fixture_advance(&f, 300); /* both are repeated */
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 4);
+    session_reply(ann, pack_snapshot(&f, start + 301, ""), start + 301, false, true);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(SNAPSHOT)), 2);
+    fixture_advance(&f, 600);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 5);
+    deliver_events(&f, "r", start + 301, start + 301, "is in Ann's snapshot");
+    deliver_events(&f, "r", start + 302, start + 302, "is not");
+    ck_assert_int_eq(events_of(ann), 2);
+    ck_assert_int_eq(events_of(bob), 0); /* waits for his */
+}
+END_TEST
+
+START_TEST(a_client_that_misses_something_asks)
+{
+    char epoch[EPOCH_TEXT_MAX + 1];
+    Signalbox__V1__Position position = SIGNALBOX__V1__POSITION__INIT;
+    epoch_format(&f.epoch, epoch);
+    position.epoch = epoch;
+    position.seq = start - 1;
+    say_sync(bob, &position, "");
+    ck_assert_uint_eq(last_ask()->seq, start - 1);
+    ck_assert_str_eq(last_ask()->sid, f.clients[bob].sid);
+    int asked = sent_count(&f, 0, ITEM(SYNC_REQUEST));
+    say_sync(bob, &position, ""); /* it is on its way */
+    ck_assert_int_eq(sent_count(&f, 0, ITEM(SYNC_REQUEST)), asked);
+    deliver_events(&f, "r", start + 1, start + 1, "meanwhile");
+    ck_assert_int_eq(events_of(bob), 0);
+    session_reply(bob, pack_events(&f, start, start, "missed"), start, true, true);
+    ck_assert_uint_eq(last_events(bob)->last_seq, start);
+    ck_assert_uint_eq(last_ask()->seq, start); /* for what came meanwhile */
+    session_reply(bob, pack_events(&f, start + 1, start + 1, "meanwhile"), start + 1, true, true);
+    deliver_events(&f, "r", start + 2, start + 2, "live again");
+    ck_assert_uint_eq(last_events(bob)->last_seq, start + 2);
+    position.epoch = (char *)"nonsense";
+    say_sync(bob, &position, "");
+    ck_assert_ptr_null(last_ask()->epoch);
+}
+END_TEST
+
+START_TEST(snapshots_come_in_pages)
+{
+    say_sync(bob, NULL, "");
+    ck_assert_ptr_null(last_ask()->epoch);
+    session_reply(bob, pack_snapshot(&f, start, "1-100"), start, false, false);
+    deliver_events(&f, "r", start + 1, start + 1, "held");
+    ck_assert_int_eq(events_of(bob), 0);
+    ck_assert_int_eq(events_of(ann), 2);
+    say_sync(bob, NULL, "1-100");
+    ck_assert_str_eq(last_ask()->cursor, "1-100");
+    fixture_advance(&f, 300); /* lost: the same page is asked for again */
+    ck_assert_str_eq(last_ask()->cursor, "1-100");
+    session_reply(bob, pack_snapshot(&f, start, ""), start, false, true);
+    ck_assert_int_eq(received_count(&f, 0, bob, BODY(SNAPSHOT)), 3);
+    ck_assert_uint_eq(last_ask()->seq, start); /* catches up from where it was pinned */
+    ck_assert_str_eq(last_ask()->cursor, "");
+    session_reply(bob, pack_events(&f, start + 1, start + 1, "held"), start + 1, true, true);
+    ck_assert_int_eq(events_of(bob), 1);
+    say_sync(bob, NULL, "1-100");
+    ck_assert_int_eq((int)result_of(&f, bob, 50)->code, CODE(OK)); /* of the first ask */
+    int results = received_count(&f, 0, bob, BODY(RESULT));
+    ck_assert_int_eq((int)received(&f, 0, bob, BODY(RESULT), results - 1)->result->code, CODE(INVALID));
+}
+END_TEST
+
+START_TEST(a_slow_reader_gets_a_snapshot)
+{
+    gateway_client_overflow(f.gateway, f.clients[ann].client, 3, 2, f.now_ms);
+    const Message *dropped = received(&f, 0, ann, BODY(DROPPED), 0);
+    ck_assert_uint_eq(dropped->dropped->n_counts, 2);
+    ck_assert_str_eq(dropped->dropped->counts[0]->class_name, "p3_membership");
+    ck_assert_uint_eq(dropped->dropped->counts[0]->count, 3);
+    ck_assert_ptr_null(last_ask()->epoch);
+    int asked = sent_count(&f, 0, ITEM(SYNC_REQUEST));
+    gateway_client_overflow(f.gateway, f.clients[bob].client, 0, 2, f.now_ms);
+    ck_assert_int_eq(sent_count(&f, 0, ITEM(SYNC_REQUEST)), asked);
+}
+END_TEST
+
+/* --- epochs and owners ----------------------------------------------------------------------------------------- */
+
+START_TEST(older_epochs_are_refused_newer_ones_taken)
+{
+    struct epoch now = f.epoch;
+    uint64_t stale = metric_value(M_BATCHES_STALE);
+    f.epoch.counter = 0;
+    deliver_events(&f, "r", start + 1, start + 1, "of the past");
+    ck_assert_uint_eq(metric_value(M_BATCHES_STALE), stale + 1);
+    ck_assert_int_eq(events_of(bob), 0);
+    f.epoch.counter = now.counter + 1;
+    size_t since = f.sent_count;
+    deliver_events(&f, "r", 1, 9, "of a new epoch");
+    ck_assert_int_eq(events_of(bob), 0);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 2);
+    ck_assert_ptr_null(last_ask()->epoch);
+    session_reply(bob, pack_snapshot(&f, 9, ""), 9, false, true);
+    deliver_events(&f, "r", 10, 10, "goes on");
+    ck_assert_int_eq(events_of(bob), 1);
+}
+END_TEST
+
+START_TEST(a_new_owner_is_told_of_every_session)
+{
+    size_t since = f.sent_count;
+    fixture_next_owner(&f);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), 2);
+    const State *state = last_state(&f, ann);
+    ck_assert_int_eq((int)state->intent, HOLD);
+    ck_assert_int_eq((int)state->state, ATTACHED);
+    ck_assert_uint_eq(state->bind_generation, 1);
+    ck_assert_uint_eq(state->participant->version, 1);
+    ck_assert_uint_eq(state->last_seq, start);
+    ck_assert_uint_eq(state->join_seq, start - 1);
+    for (size_t i = since; i < f.sent_count; i++)
+        ck_assert(node_address_equal(&f.sent[i].to, &f.shard));
+    /* It had lost Ann, and gives her its state; it knows Bob, who asks for what he needs. */
+    bind_session(&f, state, 1, 3);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(SNAPSHOT)), 2);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(HELLO_OK)), 1);
+    Ack *ack = make_ack(&f, last_state(&f, bob));
+    ack->seq = 3;
+    deliver_ack(&f, ack);
+    ck_assert_str_eq(last_ask()->sid, f.clients[bob].sid);
+    session_reply(bob, pack_snapshot(&f, 3, ""), 3, false, true);
+    deliver_events(&f, "r", 4, 4, "goes on");
+    ck_assert_int_eq(events_of(ann), 2);
+    ck_assert_int_eq(events_of(bob), 1);
+}
+END_TEST
+
+START_TEST(an_owner_that_lost_the_room_is_told_again)
+{
+    size_t since = f.sent_count;
+    sync_reply("", 0, (ProtobufCBinaryData){0}, 0, false, false, CODE(NOT_FOUND));
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), 2);
+    f.epoch.counter++;
+    bind_session(&f, last_state(&f, ann), 1, 1);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(SNAPSHOT)), 2);
+}
+END_TEST
+
+START_TEST(not_owner_is_told_again_or_waits)
+{
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__NotOwner not_owner = SIGNALBOX__CLUSTER__V1__NOT_OWNER__INIT;
+    Signalbox__Cluster__V1__ViewNumber view = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    int carl = connect_client(&f);
+    char *token = mint(&f, "carl", "r", NULL);
+    hello_token(&f, carl, token, NULL);
+    free(token);
+    not_owner.room_key = key_data("r");
+    not_owner.sid = newest_state(&f)->sid;
+    not_owner.connection = newest_state(&f)->connection;
+    not_owner.view = &view;
+    view.generation = 1;
+    view.seq = f.view->number.seq;
+    item.body_case = ITEM(NOT_OWNER);
+    item.not_owner = &not_owner;
+    fixture_deliver(&f, &item); /* the shard was behind */
+    size_t since = f.sent_count;
+    fixture_advance(&f, 600);
+    ck_assert_uint_gt(f.sent_count, since);
+    view.seq++; /* this gateway is behind */
+    fixture_deliver(&f, &item);
+    since = f.sent_count;
+    fixture_next_owner(&f);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), 3);
+}
+END_TEST
+
+START_TEST(a_bus_that_comes_and_goes)
+{
+    gateway_bus(f.gateway, false, f.now_ms);
+    ck_assert(received(&f, 0, ann, BODY(DEGRADED), 0)->degraded->degraded);
+    struct refusal refusal;
+    ck_assert(!gateway_ready(f.gateway, &refusal));
+    ck_assert_int_eq(refusal.http_status, 503);
+    size_t since = f.sent_count;
+    gateway_bus(f.gateway, true, f.now_ms);
+    ck_assert(!received(&f, 0, bob, BODY(DEGRADED), 1)->degraded->degraded);
+    ck_assert(gateway_ready(f.gateway, &refusal));
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 1);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), 2);
+    deliver_ack(&f, make_ack(&f, last_state(&f, ann)));
+    deliver_ack(&f, make_ack(&f, last_state(&f, bob)));
+    since = f.sent_count;
+    fixture_advance(&f, 10000);
+    ck_assert_uint_eq(f.sent_count, since);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("gateway_sync");
+    TCase *tcase = tcase_create("sync");
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, a_batch_is_one_frame_for_all);
+    tcase_add_test(tcase, signals_are_filtered);
+    tcase_add_test(tcase, a_gap_is_asked_for_until_it_is_filled);
+    tcase_add_test(tcase, an_acknowledgement_shows_a_lost_last_batch);
+    tcase_add_test(tcase, too_far_behind_takes_snapshots);
+    tcase_add_test(tcase, a_client_that_misses_something_asks);
+    tcase_add_test(tcase, snapshots_come_in_pages);
+    tcase_add_test(tcase, a_slow_reader_gets_a_snapshot);
+    tcase_add_test(tcase, older_epochs_are_refused_newer_ones_taken);
+    tcase_add_test(tcase, a_new_owner_is_told_of_every_session);
+    tcase_add_test(tcase, an_owner_that_lost_the_room_is_told_again);
+    tcase_add_test(tcase, not_owner_is_told_again_or_waits);
+    tcase_add_test(tcase, a_bus_that_comes_and_goes);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
