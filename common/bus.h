@@ -42,6 +42,7 @@ enum bus_drop {
     BUS_DROP_SCHEMA,
     BUS_DROP_HELD_FULL,
     BUS_DROP_TOO_LARGE,
+    BUS_DROP_FENCED,
 };
 
 struct bus_options {

@@ -9,8 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct membership_times membership_default_times = {
-    .listen_ms = 2000, .abandoned_ms = 15000, .heartbeat_ms = 250, .retry_ms = 500, .poll_ms = 5000};
+const struct membership_times membership_default_times = {.listen_ms = 2000,
+                                                          .abandoned_ms = 15000,
+                                                          .heartbeat_ms = 250,
+                                                          .retry_ms = 500,
+                                                          .poll_ms = 5000,
+                                                          .detector = {.silence_ms = 1000,
+                                                                       .notice_ms = 1500,
+                                                                       .gone_ms = 500,
+                                                                       .patience_ms = 5000,
+                                                                       .fence_ms = 1500,
+                                                                       .suspect_ms = 400}};
+
+enum { PROVE_RETRY_MS = 300 };
 
 enum append_outcome { APPEND_OK, APPEND_CONFLICT, APPEND_UNKNOWN, APPEND_FAILED };
 
@@ -30,7 +41,12 @@ struct membership {
     bool log_read;                 /* the log was read since the last event that made its content doubtful */
     struct view_number log_number; /* of the log's last entry, as far as known; seq 0: it is empty */
     int64_t next_read_ms;          /* not before: what was heard of may not be in the log at all */
-    int64_t listening_since_ms;
+    struct detector *detector;     /* shards; NULL in gateways */
+    struct view_number marker;
+    int64_t beat_ms;   /* when the last heartbeat went out */
+    int64_t tick_ms;   /* when others were last looked at */
+    int64_t proved_ms; /* when an append to prove this process was tried */
+    int64_t listening_since_ms, joining_since_ms;
     bool heard_shard;              /* a shard of the newest view was heard since listening began */
     struct view_number heard_view; /* the newest that anybody spoke of */
     struct timer step_timer, heartbeat_timer, poll_timer;
@@ -57,11 +73,52 @@ static void on_step(struct timer *timer, int64_t now_ms)
     step(container_of(timer, struct membership, step_timer), now_ms);
 }
 
+static void beat(struct membership *m, int64_t now_ms)
+{
+    m->beat_ms = now_ms;
+    m->actions.heartbeat(m->ctx);
+}
+
+/* A process that was asleep for longer than the fence knows nothing of what has passed, whatever its buffers say. */
+static void notice_sleep(struct membership *m, int64_t now_ms)
+{
+    int64_t slept_ms = now_ms - m->beat_ms - m->times.heartbeat_ms;
+    if (m->detector == NULL || m->beat_ms == 0 || slept_ms <= 0)
+        return;
+    if (slept_ms + m->times.heartbeat_ms >= m->times.detector.fence_ms)
+        detector_bus_lost(m->detector);
+}
+
+static void watch_others(struct membership *m, int64_t now_ms)
+{
+    struct node_address silent;
+    if (m->state != MEMBERSHIP_ACTIVE)
+        return;
+    if (m->view != NULL && view_number_compare(m->marker, m->view->number) < 0 &&
+        detector_reported(m->detector, m->view->number)) {
+        m->marker = m->view->number;
+        beat(m, now_ms);
+    }
+    if (detector_tick(m->detector, now_ms))
+        beat(m, now_ms);
+    while (detector_probe(m->detector, &silent, now_ms))
+        m->actions.probe(m->ctx, &silent);
+    step(m, now_ms);
+}
+
 static void on_heartbeat(struct timer *timer, int64_t now_ms)
 {
     struct membership *m = container_of(timer, struct membership, heartbeat_timer);
-    m->actions.heartbeat(m->ctx);
-    timer_set(m->wheel, timer, now_ms + m->times.heartbeat_ms);
+    uint32_t interval_ms = m->times.heartbeat_ms / 2;
+    notice_sleep(m, now_ms);
+    if (m->detector != NULL && m->tick_ms != 0 && now_ms - m->tick_ms > 2 * interval_ms)
+        detector_late(m->detector, (uint32_t)(now_ms - m->tick_ms - interval_ms));
+    m->tick_ms = now_ms;
+    if (now_ms - m->beat_ms >= m->times.heartbeat_ms)
+        beat(m, now_ms);
+    if (m->detector != NULL)
+        watch_others(m, now_ms);
+    timer_set(m->wheel, timer, now_ms + interval_ms);
 }
 
 static void read_log(struct membership *m)
@@ -95,6 +152,8 @@ struct membership *membership_new(const struct node_address *self, const char *r
     m->wheel = wheel;
     m->actions = *actions;
     m->ctx = ctx;
+    if (self->kind == NODE_SHARD)
+        m->detector = detector_new(self, &times->detector, wheel->now_ms);
     timer_init(&m->step_timer, on_step);
     timer_init(&m->heartbeat_timer, on_heartbeat);
     timer_init(&m->poll_timer, on_poll);
@@ -111,6 +170,7 @@ void membership_free(struct membership **membership)
     timer_cancel(m->wheel, &m->poll_timer);
     view_unref(&m->view);
     view_unref(&m->proposed);
+    detector_free(&m->detector);
     free(m);
     *membership = NULL;
 }
@@ -156,12 +216,20 @@ static bool is_abandoned(const struct membership *m)
     return others > 0;
 }
 
-/* The entry that this process wants next, on top of what the log holds; NULL if it is there already. */
-static struct view *next_entry(const struct membership *m)
+/* The newest view that is settled. One who is not in the view has no marker of its own to reach, and the namesake whose
+ * place it takes will never reach one. */
+static struct view_number settled_now(const struct membership *m)
 {
     bool listed = find_in(m, m->view) != NULL;
-    if (m->state == MEMBERSHIP_LEAVING ? !listed : listed)
-        return NULL;
+    const struct view_node *namesake = listed ? NULL : namesake_in(m, m->view);
+    return detector_settled(m->detector, listed ? m->marker : m->view->number,
+                            namesake != NULL ? namesake->incarnation : 0);
+}
+
+/* Where a new entry begins: what is known of the membership, in a number above everything that was ever heard. A log
+ * that is behind what was heard was lost, or lost its tail: it goes on in a new generation. */
+static struct view *begin_entry(const struct membership *m)
+{
     bool abandoned = is_abandoned(m);
     struct view *entry = view_copy(abandoned ? NULL : m->view);
     /* The append succeeds only if there is nothing newer in the log: then what is known or heard of has been lost. */
@@ -169,29 +237,84 @@ static struct view *next_entry(const struct membership *m)
         uint64_t floor = (uint64_t)m->actions.wall_s(m->ctx);
         entry->number.generation = m->heard_view.generation + 1 > floor ? m->heard_view.generation + 1 : floor;
     }
-    entry->settled = m->view != NULL && !abandoned ? m->view->number : (struct view_number){0, 0};
-    if (m->state == MEMBERSHIP_LEAVING) {
-        if (m->self.kind == NODE_SHARD)
-            view_remove_shard(entry, m->self.id, m->self.incarnation);
-        else
-            view_remove_gateway(entry, m->self.id, m->self.incarnation);
-    } else if (m->self.kind == NODE_SHARD) {
-        view_put_shard(entry, &m->node);
-    } else {
-        view_put_gateway(entry, &m->node);
-    }
+    entry->settled = (struct view_number){0, 0};
+    if (m->view != NULL && !abandoned && m->detector != NULL)
+        entry->settled = settled_now(m);
+    if (view_number_compare(entry->settled, (struct view_number){0, 0}) == 0 && m->view != NULL && !abandoned)
+        entry->settled = m->view->settled;
+    entry->appender = m->self.incarnation;
     return entry;
+}
+
+static void list_self(const struct membership *m, struct view *entry)
+{
+    if (m->self.kind == NODE_SHARD)
+        view_put_shard(entry, &m->node);
+    else
+        view_put_gateway(entry, &m->node);
+}
+
+static void unlist_self(const struct membership *m, struct view *entry)
+{
+    if (m->self.kind == NODE_SHARD)
+        view_remove_shard(entry, m->self.id, m->self.incarnation);
+    else
+        view_remove_gateway(entry, m->self.id, m->self.incarnation);
+}
+
+static void append(struct membership *m, struct view *take_entry)
+{
+    m->proposed = take_entry;
+    m->actions.append(m->ctx, take_entry, m->log_number.seq);
 }
 
 static void propose(struct membership *m, int64_t now_ms)
 {
-    struct view *entry = next_entry(m);
-    if (entry == NULL) {
-        enter(m, m->state == MEMBERSHIP_LEAVING ? MEMBERSHIP_LEFT : MEMBERSHIP_ACTIVE, now_ms);
+    bool leaving = m->state == MEMBERSHIP_LEAVING;
+    if ((find_in(m, m->view) != NULL) != leaving) {
+        enter(m, leaving ? MEMBERSHIP_LEFT : MEMBERSHIP_ACTIVE, now_ms);
         return;
     }
-    m->proposed = entry;
-    m->actions.append(m->ctx, entry, m->log_number.seq);
+    struct view *entry = begin_entry(m);
+    if (leaving)
+        unlist_self(m, entry);
+    else
+        list_self(m, entry);
+    append(m, entry);
+}
+
+/* What an active shard appends on others' account or to prove itself: removals, or the membership as it is. */
+static void maintain(struct membership *m, int64_t now_ms)
+{
+    if (m->detector == NULL || m->view == NULL)
+        return;
+    struct view *probe = view_copy(m->view);
+    bool removals = detector_proposes(m->detector, now_ms) && detector_remove(m->detector, probe, now_ms) > 0;
+    view_unref(&probe);
+    bool prove = !detector_may_act(m->detector, now_ms) && now_ms - m->proved_ms >= PROVE_RETRY_MS;
+    if (!removals && !prove)
+        return;
+    if (!m->log_read) {
+        read_log(m);
+        return;
+    }
+    struct view *entry = begin_entry(m);
+    size_t removed = removals ? detector_remove(m->detector, entry, now_ms) : 0;
+    m->proved_ms = now_ms;
+    log_warn(removed > 0 ? "removing" : "proving", log_uint("removed", removed),
+             log_uint("after_seq", m->log_number.seq));
+    append(m, entry);
+}
+
+/* A shard joins only once the last view has settled, so that no room is sought in two places at once; not for ever,
+ * because a cluster that cannot grow is worse off than one whose clients are told their rooms anew. */
+static bool must_wait(struct membership *m, int64_t now_ms)
+{
+    if (m->detector == NULL || m->view == NULL || is_abandoned(m) || find_in(m, m->view) != NULL ||
+        now_ms - m->joining_since_ms >= m->times.abandoned_ms)
+        return false;
+    size_t others = m->view->shard_count - (namesake_in(m, m->view) != NULL);
+    return others > 0 && view_number_compare(settled_now(m), m->view->number) < 0;
 }
 
 /* Drives the state machine; called whenever something that it waits for may have happened. */
@@ -212,9 +335,15 @@ static void step(struct membership *m, int64_t now_ms)
             return;
         }
         enter(m, MEMBERSHIP_JOINING, now_ms);
-        propose(m, now_ms);
+        m->joining_since_ms = now_ms;
+        step(m, now_ms);
         return;
     case MEMBERSHIP_JOINING:
+        if (must_wait(m, now_ms)) {
+            timer_set(m->wheel, &m->step_timer, now_ms + m->times.heartbeat_ms);
+            return;
+        }
+        /* fall through */
     case MEMBERSHIP_LEAVING:
         if (m->log_read)
             propose(m, now_ms);
@@ -222,8 +351,12 @@ static void step(struct membership *m, int64_t now_ms)
             read_log(m);
         return;
     case MEMBERSHIP_ACTIVE:
-        if (m->view == NULL || view_number_compare(m->heard_view, m->view->number) <= 0)
+        if (m->view == NULL)
             return;
+        if (view_number_compare(m->heard_view, m->view->number) <= 0) {
+            maintain(m, now_ms);
+            return;
+        }
         if (now_ms < m->next_read_ms) {
             timer_set(m->wheel, &m->step_timer, m->next_read_ms);
             return;
@@ -245,6 +378,8 @@ void membership_start(struct membership *m, int64_t now_ms)
         on_heartbeat(&m->heartbeat_timer, now_ms);
         timer_set(m->wheel, &m->poll_timer, now_ms + m->times.poll_ms);
     } else {
+        if (m->detector != NULL)
+            detector_bus_back(m->detector, now_ms);
         read_log(m); /* views may have passed while the bus was away */
     }
     step(m, now_ms);
@@ -261,6 +396,71 @@ void membership_leave(struct membership *m, int64_t now_ms)
     }
     enter(m, MEMBERSHIP_LEAVING, now_ms);
     step(m, now_ms);
+}
+
+void membership_bus_lost(struct membership *m)
+{
+    if (m->detector != NULL)
+        detector_bus_lost(m->detector);
+}
+
+void membership_heartbeat(struct membership *m, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms)
+{
+    struct node_address from = {.kind = (enum node_kind)heartbeat->kind, .incarnation = heartbeat->incarnation};
+    struct view_number view = {0, 0};
+    if (from.kind != NODE_GATEWAY && from.kind != NODE_SHARD)
+        return;
+    snprintf(from.id, sizeof from.id, "%s", heartbeat->node);
+    if (heartbeat->view != NULL)
+        view = (struct view_number){heartbeat->view->generation, heartbeat->view->seq};
+    if (m->detector != NULL)
+        detector_heartbeat(m->detector, heartbeat, now_ms);
+    membership_heard(m, &from, view, now_ms);
+    bool waits = m->view != NULL && view_number_compare(m->marker, m->view->number) < 0;
+    if (m->detector != NULL && (heartbeat->n_concurs > 0 || waits))
+        watch_others(m, now_ms);
+}
+
+void membership_gone(struct membership *m, uint64_t incarnation, int64_t now_ms)
+{
+    if (m->detector == NULL)
+        return;
+    detector_gone(m->detector, incarnation, now_ms);
+    watch_others(m, now_ms);
+}
+
+size_t membership_concurrences(const struct membership *m, Signalbox__Cluster__V1__Concurrence *out, size_t max,
+                               int64_t now_ms)
+{
+    return m->detector != NULL && m->state == MEMBERSHIP_ACTIVE ? detector_concurrences(m->detector, out, max, now_ms)
+                                                                : 0;
+}
+
+bool membership_may_act(struct membership *m, int64_t now_ms)
+{
+    if (m->detector == NULL)
+        return true;
+    notice_sleep(m, now_ms);
+    return m->state == MEMBERSHIP_LEAVING || (m->state == MEMBERSHIP_ACTIVE && detector_may_act(m->detector, now_ms));
+}
+
+void membership_set_marker(struct membership *m, struct view_number marker, int64_t now_ms)
+{
+    if (view_number_compare(marker, m->marker) <= 0)
+        return;
+    m->marker = marker;
+    if (m->started)
+        beat(m, now_ms);
+}
+
+struct view_number membership_marker(const struct membership *m)
+{
+    return m->marker;
+}
+
+struct view_number membership_settled(const struct membership *m)
+{
+    return m->detector != NULL && m->view != NULL ? settled_now(m) : (struct view_number){0, 0};
 }
 
 void membership_heard(struct membership *m, const struct node_address *from, struct view_number view, int64_t now_ms)
@@ -285,6 +485,8 @@ void membership_learn(struct membership *m, struct view *view, int64_t now_ms)
     struct view *old = m->view;
     m->view = view_ref(view);
     m->log_number = view->number;
+    if (m->detector != NULL)
+        detector_view(m->detector, view, now_ms);
     metric_set(M_VIEW_GENERATION, (int64_t)view->number.generation);
     metric_set(M_VIEW_SEQ, (int64_t)view->number.seq);
     metric_set(M_VIEW_SHARDS, (int64_t)view->shard_count);
@@ -298,9 +500,7 @@ void membership_learn(struct membership *m, struct view *view, int64_t now_ms)
     else if (!listed && m->state == MEMBERSHIP_LEAVING)
         enter(m, MEMBERSHIP_LEFT, now_ms);
     else if (was_listed && !listed && m->state == MEMBERSHIP_ACTIVE)
-        enter(m,
-              m->self.kind == NODE_SHARD || namesake_in(m, m->view) != NULL ? MEMBERSHIP_REMOVED : MEMBERSHIP_JOINING,
-              now_ms);
+        enter(m, MEMBERSHIP_REMOVED, now_ms);
     if (m->state == MEMBERSHIP_JOINING)
         timer_set(m->wheel, &m->step_timer, now_ms);
 }
@@ -337,6 +537,8 @@ void membership_append_done(struct membership *m, enum viewlog_result result, ui
         m->log_read = true;
         entry->number.seq = seq;
         membership_learn(m, entry, now_ms);
+        if (m->detector != NULL && find_in(m, entry) != NULL)
+            detector_appended(m->detector, now_ms);
         m->actions.announce(m->ctx, entry);
         break;
     case VIEWLOG_CONFLICT:

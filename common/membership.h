@@ -4,6 +4,9 @@
  * ACTIVE -> LEAVING -> LEFT. REMOVED when the log no longer lists this incarnation though it did not ask to leave; a
  * gateway appends itself again (JOINING) unless another incarnation has taken its id.
  *
+ * Shards also watch the others (common/detector.h): they append the removal of who is gone, and prove themselves by an
+ * append when they cannot hear enough of the others to be sure of their own place.
+ *
  * Every change is one append with the expected last sequence; on a conflict the log is read and the change is made anew
  * on top of what is there; after an unknown outcome the log is read, never assumed. A restarted process replaces the
  * entry of its own id. A log that is behind what is known or heard of (it was lost, or lost its tail) goes on in a new
@@ -16,6 +19,7 @@
 #ifndef SBX_COMMON_MEMBERSHIP_H
 #define SBX_COMMON_MEMBERSHIP_H
 
+#include "common/detector.h"
 #include "common/link.h"
 #include "common/timer.h"
 #include "common/view.h"
@@ -38,6 +42,7 @@ struct membership_times {
     uint32_t heartbeat_ms;
     uint32_t retry_ms; /* after a failed append or read */
     uint32_t poll_ms;  /* the log is read so often even when nothing suggests it */
+    struct detector_times detector;
 };
 
 extern const struct membership_times membership_default_times;
@@ -49,6 +54,8 @@ struct membership_actions {
     void (*announce)(void *ctx, const struct view *view);
     /* The caller fills in load and server and publishes. */
     void (*heartbeat)(void *ctx);
+    /* Shards: is there a subscription to this process's inbox? membership_gone() if not. */
+    void (*probe)(void *ctx, const struct node_address *node);
     /* A newer view is in force; `old` is the one before it, or NULL. */
     void (*view)(void *ctx, struct view *old, struct view *view, int64_t now_ms);
     void (*state)(void *ctx, enum membership_state state, int64_t now_ms);
@@ -63,9 +70,26 @@ struct membership *membership_new(const struct node_address *self, const char *r
                                   const struct membership_actions *actions, void *ctx);
 void membership_free(struct membership **membership);
 
-/* The bus is there (again): begin listening, or catch up. */
+/* The bus is there (again): begin listening, or catch up. A process that was off the bus proves itself by an append. */
 void membership_start(struct membership *membership, int64_t now_ms);
 void membership_leave(struct membership *membership, int64_t now_ms);
+void membership_bus_lost(struct membership *membership);
+void membership_heartbeat(struct membership *membership, const Signalbox__Cluster__V1__Heartbeat *heartbeat,
+                          int64_t now_ms);
+/* Nobody subscribes to the inbox of this process. */
+void membership_gone(struct membership *membership, uint64_t incarnation, int64_t now_ms);
+/* Whom this process holds for gone; for its heartbeats. */
+size_t membership_concurrences(const struct membership *membership, Signalbox__Cluster__V1__Concurrence *out,
+                               size_t max, int64_t now_ms);
+/* Whether this process may act on rooms: gateways always, shards within the fence. Notices by itself when the process
+ * was asleep. */
+bool membership_may_act(struct membership *membership, int64_t now_ms);
+/* Gateways: every session that a new owner must know of has been reported to it, and acknowledged, up to this view.
+ * Shards reach a view when all of its gateways have. */
+void membership_set_marker(struct membership *membership, struct view_number marker, int64_t now_ms);
+struct view_number membership_marker(const struct membership *membership);
+/* The newest view whose markers all shards have reached, as far as this shard has heard. */
+struct view_number membership_settled(const struct membership *membership);
 void membership_heard(struct membership *membership, const struct node_address *from, struct view_number view,
                       int64_t now_ms);
 /* A view from the bus or in answer to a read; takes a reference of its own. */

@@ -26,10 +26,10 @@ METRIC(M_BUS_RECEIVED, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_messages_receiv
 METRIC(M_BUS_RECEIVED_BYTES, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_received_bytes_total", NULL, NULL,
        "Bytes received from the bus")
 METRIC(M_BUS_DROPPED, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_messages_dropped_total", "reason",
-       "down,incoming_full,malformed,stale_sender,schema,held_full,too_large",
+       "down,incoming_full,malformed,stale_sender,schema,held_full,too_large,fenced",
        "Bus messages refused: not connected, loop too far behind, undecodable, from a process that is not in the view, "
-       "of a schema version this build cannot read, too many that wait for a newer view, or larger than the server's "
-       "max_payload")
+       "of a schema version this build cannot read, too many that wait for a newer view, larger than the server's "
+       "max_payload, or for a shard that is not sure of its own place")
 METRIC(M_BUS_UNREACHABLE, TIER_BOTH, METRIC_COUNTER, "signalbox_bus_unreachable_total", NULL, NULL,
        "Messages to a process that no longer subscribes")
 METRIC(M_BUS_ECHO, TIER_BOTH, METRIC_HISTOGRAM, "signalbox_bus_echo_seconds", NULL, NULL,
@@ -60,7 +60,7 @@ METRIC(M_ROOMS, TIER_SHARD, METRIC_GAUGE, "signalbox_rooms", "state", "live,sett
 METRIC(M_PARTICIPANTS, TIER_SHARD, METRIC_GAUGE, "signalbox_participants", "state", "attached,detached",
        "Participants in this shard's rooms; detached ones have lost their connection and may come back")
 METRIC(M_SESSION_COMMANDS, TIER_SHARD, METRIC_COUNTER, "signalbox_session_commands_total", "outcome",
-       "joined,rebound,updated,repeated,restored,departed,stale,refused,not_owner",
+       "joined,rebound,updated,repeated,restored,departed,stale,refused,not_owner,held",
        "What became of the session states that gateways sent")
 METRIC(M_DEPARTURES, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_total", "reason",
        "unspecified,client_left,replaced,duplicate_identity,removed,room_closed,token_expired,token_revoked,"
@@ -92,7 +92,8 @@ METRIC(M_TIME_TO_CONNECTED, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_time_to_con
        "From the first offer to a connected peer connection")
 METRIC(M_NEGOTIATIONS, TIER_SHARD, METRIC_COUNTER, "signalbox_negotiations_total", "outcome",
        "connected,failed,closed,superseded,forgotten",
-       "Negotiations by how they ended: closed = by an end before it connected; superseded = by a newer offer; forgotten = "
+       "Negotiations by how they ended: closed = by an end before it connected; superseded = by a newer offer; "
+       "forgotten = "
        "not followed to its end")
 METRIC(M_NEGOTIATION_GLARE, TIER_SHARD, METRIC_COUNTER, "signalbox_negotiation_glare_total", NULL, NULL,
        "Offers of both ends of a pair that crossed")

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SERVER_ID_MAX = 64, MESSAGE_ARENA_MAX = 2 * 1024 * 1024, MAX_SUBSCRIPTIONS = 4 };
+enum { SERVER_ID_MAX = 64, MESSAGE_ARENA_MAX = 2 * 1024 * 1024, MAX_SUBSCRIPTIONS = 4, CONCURRENCES_MAX = 64 };
 
 struct node {
     struct loop *loop;
@@ -46,6 +46,8 @@ struct node {
 static int on_link_publish(void *ctx, const char *subject, struct payload *envelope)
 {
     struct node *node = ctx;
+    if (!membership_may_act(node->membership, loop_now_ms(node->loop)))
+        return -1;
     return bus_publish(node->bus, subject, envelope, 0);
 }
 
@@ -173,7 +175,9 @@ static void on_heartbeat(void *ctx)
     struct node *node = ctx;
     Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
     Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__ViewNumber settled = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
     Signalbox__Cluster__V1__Load load = SIGNALBOX__CLUSTER__V1__LOAD__INIT;
+    Signalbox__Cluster__V1__Concurrence concurs[CONCURRENCES_MAX], *concur_list[CONCURRENCES_MAX];
     struct view_number view = on_link_view(node);
     number.generation = view.generation;
     number.seq = view.seq;
@@ -182,7 +186,14 @@ static void on_heartbeat(void *ctx)
     beat.incarnation = node->self.incarnation;
     beat.kind = (Signalbox__Cluster__V1__NodeKind)node->self.kind;
     beat.view = &number;
-    beat.settled = &number;
+    struct view_number marker = membership_marker(node->membership);
+    settled.generation = marker.generation;
+    settled.seq = marker.seq;
+    beat.settled = &settled;
+    beat.n_concurs = membership_concurrences(node->membership, concurs, CONCURRENCES_MAX, loop_now_ms(node->loop));
+    for (size_t i = 0; i < beat.n_concurs; i++)
+        concur_list[i] = &concurs[i];
+    beat.concurs = concur_list;
     beat.nats_server = node->server_id;
     beat.beat = ++node->beat;
     beat.load = &load;
@@ -244,12 +255,7 @@ static void on_heartbeat_message(struct node *node, const uint8_t *data, size_t 
         metric_add_at(M_BUS_DROPPED, BUS_DROP_MALFORMED, 1);
         return;
     }
-    struct node_address from = {.kind = (enum node_kind)beat->kind, .incarnation = beat->incarnation};
-    snprintf(from.id, sizeof from.id, "%s", beat->node);
-    if (from.kind != NODE_GATEWAY && from.kind != NODE_SHARD)
-        return;
-    membership_heard(node->membership, &from, (struct view_number){beat->view->generation, beat->view->seq},
-                     loop_now_ms(node->loop));
+    membership_heartbeat(node->membership, beat, loop_now_ms(node->loop));
 }
 
 static void on_view_message(struct node *node, const uint8_t *data, size_t size)
@@ -351,9 +357,50 @@ static void on_bus_message(void *ctx, const char *subject, const uint8_t *data, 
         on_view_message(node, data, size);
     else if (strncmp(subject, "sbx.admin.", 10) == 0)
         on_admin_message(node, data, size);
-    else
+    else if (membership_may_act(node->membership, loop_now_ms(node->loop)))
         links_receive(node->links, data, size, loop_now_ms(node->loop));
+    else
+        metric_add_at(M_BUS_DROPPED, BUS_DROP_FENCED, 1);
     loop_defer(node->loop, &node->flush_task);
+}
+
+/* An idle envelope of number 0 says nothing to whoever is there. */
+static void on_probe(void *ctx, const struct node_address *address)
+{
+    struct node *node = ctx;
+    Signalbox__Cluster__V1__Envelope envelope = SIGNALBOX__CLUSTER__V1__ENVELOPE__INIT;
+    char subject[LINK_SUBJECT_MAX];
+    envelope.schema_version = LINK_SCHEMA_VERSION;
+    envelope.sender = node->self.id;
+    envelope.incarnation = node->self.incarnation;
+    envelope.kind = (Signalbox__Cluster__V1__NodeKind)node->self.kind;
+    envelope.idle = true;
+    node_inbox(address, subject);
+    struct payload *payload = payload_pack(&envelope.base);
+    bus_publish(node->bus, subject, payload, BUS_WANT_UNREACHABLE);
+    payload_unref(&payload);
+}
+
+static bool is_inbox_of(const char *subject, enum node_kind kind, const struct view_node *listed)
+{
+    struct node_address address = {.kind = kind, .incarnation = listed->incarnation};
+    char inbox[LINK_SUBJECT_MAX];
+    snprintf(address.id, sizeof address.id, "%s", listed->id);
+    node_inbox(&address, inbox);
+    return strcmp(inbox, subject) == 0;
+}
+
+static void on_bus_unreachable(void *ctx, const char *subject)
+{
+    struct node *node = ctx;
+    struct view *view = membership_view(node->membership);
+    const struct view_node *gone = NULL;
+    for (size_t i = 0; view != NULL && gone == NULL && i < view->shard_count; i++)
+        gone = is_inbox_of(subject, NODE_SHARD, &view->shards[i]) ? &view->shards[i] : NULL;
+    for (size_t i = 0; view != NULL && gone == NULL && i < view->gateway_count; i++)
+        gone = is_inbox_of(subject, NODE_GATEWAY, &view->gateways[i]) ? &view->gateways[i] : NULL;
+    if (gone != NULL)
+        membership_gone(node->membership, gone->incarnation, loop_now_ms(node->loop));
 }
 
 static void on_bus_state(void *ctx, enum bus_state state, const char *server_id, const char *detail)
@@ -373,6 +420,8 @@ static void on_bus_state(void *ctx, enum bus_state state, const char *server_id,
     if (up == node->bus_up)
         return;
     node->bus_up = up;
+    if (!up)
+        membership_bus_lost(node->membership);
     node->handlers.bus(node->ctx, up, loop_now_ms(node->loop));
     if (up)
         membership_start(node->membership, loop_now_ms(node->loop));
@@ -426,6 +475,7 @@ struct node *node_open(struct loop *loop, const struct node_options *options, co
                                                       .append = on_append,
                                                       .announce = on_announce,
                                                       .heartbeat = on_heartbeat,
+                                                      .probe = on_probe,
                                                       .view = on_view,
                                                       .state = on_state,
                                                       .wall_s = on_wall_s};
@@ -439,7 +489,8 @@ struct node *node_open(struct loop *loop, const struct node_options *options, co
     bus.subscriptions = node->subscriptions;
     bus.subscription_count = node->subscription_count;
     bus.echo_subject = node->echo;
-    static const struct bus_handlers bus_handlers = {.message = on_bus_message, .state = on_bus_state};
+    static const struct bus_handlers bus_handlers = {
+        .message = on_bus_message, .unreachable = on_bus_unreachable, .state = on_bus_state};
     node->viewlog = viewlog_open(loop, &bus, options->stream_replicas);
     node->bus = bus_open(loop, &bus, &bus_handlers, node);
     return node;
@@ -485,6 +536,36 @@ void node_reply(struct node *node, const char *reply_subject, const Signalbox__C
     struct payload *payload = payload_pack(&reply->base);
     bus_publish(node->bus, reply_subject, payload, 0);
     payload_unref(&payload);
+}
+
+bool node_may_act(struct node *node)
+{
+    return membership_may_act(node->membership, loop_now_ms(node->loop));
+}
+
+void node_set_marker(struct node *node, struct view_number marker)
+{
+    membership_set_marker(node->membership, marker, loop_now_ms(node->loop));
+}
+
+struct view_number node_marker(const struct node *node)
+{
+    return membership_marker(node->membership);
+}
+
+struct view_number node_settled(const struct node *node)
+{
+    return membership_settled(node->membership);
+}
+
+bool node_was_replaced(const struct node *node)
+{
+    struct view *view = membership_view(node->membership);
+    const struct view_node *listed = NULL;
+    if (view != NULL)
+        listed = node->self.kind == NODE_SHARD ? view_find_shard(view, node->self.id)
+                                               : view_find_gateway(view, node->self.id);
+    return listed != NULL && listed->incarnation != node->self.incarnation;
 }
 
 bool node_bus_up(const struct node *node)

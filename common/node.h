@@ -52,6 +52,17 @@ void node_send(struct node *node, const struct node_address *to, struct payload 
 void node_send_item(struct node *node, const struct node_address *to, const Signalbox__Cluster__V1__Item *item);
 void node_reply(struct node *node, const char *reply_subject, const Signalbox__Cluster__V1__AdminReply *reply);
 
+/* Shards: whether this process is sure enough of its place to act on rooms. While it is not, nothing of its links is
+ * taken in or let out; the gaps that this leaves are repaired afterwards. */
+bool node_may_act(struct node *node);
+/* Gateways: all reports up to this view have been acknowledged. */
+void node_set_marker(struct node *node, struct view_number marker);
+/* Shards: the newest view of which every gateway has reported what it holds. */
+struct view_number node_marker(const struct node *node);
+/* Shards: the newest view that all shards have reached. */
+struct view_number node_settled(const struct node *node);
+/* In state REMOVED: whether another process has taken this one's id, rather than the others having held it for gone. */
+bool node_was_replaced(const struct node *node);
 bool node_bus_up(const struct node *node);
 const char *node_bus_server(const struct node *node);
 /* Borrowed; NULL before the first. */

@@ -200,6 +200,7 @@ struct payload *view_pack(const struct view *view)
     settled.generation = view->settled.generation;
     settled.seq = view->settled.seq;
     entry.settled = &settled;
+    entry.appender = view->appender;
     entry.n_shards = view->shard_count;
     entry.shards = pack_nodes(&arena, view->shards, view->shard_count);
     entry.n_gateways = view->gateway_count;
@@ -252,6 +253,7 @@ static bool unpack_entry(const EntryMessage *entry, struct view *view)
         entry->n_shards > VIEW_SHARDS_MAX || entry->n_gateways > VIEW_GATEWAYS_MAX)
         return false;
     view->number.generation = entry->generation;
+    view->appender = entry->appender;
     if (entry->settled)
         view->settled = (struct view_number){.generation = entry->settled->generation, .seq = entry->settled->seq};
     return view_number_compare(view->settled, view->number) <= 0 &&

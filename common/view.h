@@ -31,6 +31,7 @@ struct view {
     uint32_t refs;
     struct view_number number;
     struct view_number settled; /* the last settled view when this one was appended */
+    uint64_t appender;          /* incarnation of who appended it */
     struct view_node *shards;   /* sorted by id */
     size_t shard_count;
     struct view_node *gateways; /* sorted by id */

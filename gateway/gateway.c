@@ -320,6 +320,22 @@ void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms)
         room_view_changed(room, now_ms);
 }
 
+struct view_number gateway_reported(struct gateway *gateway)
+{
+    if (gateway->reporting_count == 0 && gateway->view != NULL)
+        gateway->reported = gateway->view->number;
+    return gateway->reported;
+}
+
+void gateway_rename(struct gateway *gateway, const struct node_address *self)
+{
+    gateway->options.self = *self;
+    struct session *session, *next;
+    HASH_ITER(hh_connection, gateway->sessions, session, next) {
+        session_report(session, gateway->wheel->now_ms);
+    }
+}
+
 static void tell_degraded(struct gateway *gateway, bool degraded)
 {
     Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;

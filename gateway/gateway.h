@@ -129,6 +129,10 @@ void gateway_client_gone(struct gateway *gateway, struct client **client, bool c
 bool gateway_leave_by_token(struct gateway *gateway, const char *token, size_t size, int64_t now_ms);
 
 void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms);
+/* The newest view up to which every session that a new owner must know of has been reported and acknowledged. */
+struct view_number gateway_reported(struct gateway *gateway);
+/* This gateway goes on as another incarnation: it reports all of its sessions. */
+void gateway_rename(struct gateway *gateway, const struct node_address *self);
 void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms);
 void gateway_item(struct gateway *gateway, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
                   int64_t now_ms);

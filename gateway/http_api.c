@@ -360,7 +360,7 @@ static int exchange_invite(h2o_req_t *req, struct front *front, const struct dem
     int result;
 
     if (!gateway_check_invite(front->gateway, request->invite, strlen(request->invite), request->room, &invite,
-                             &refusal))
+                              &refusal))
         return problem_refusal(req, &refusal);
     const char *room = request->room[0] != '\0' ? request->room : invite.video.room;
     const struct front_demo_key *key = find_demo_key(front, invite.key_id);

@@ -82,6 +82,7 @@ struct session {
     bool confirm_pending;  /* ... and the owner has not been told */
     bool greeted;          /* hello_ok is out */
     bool by_sid;           /* in gateway->sessions_by_sid */
+    bool reporting;        /* a new owner has not acknowledged it yet */
     bool has_position;     /* epoch and seq say where the client stands */
     bool ask_snapshot;     /* the sync request under way wants a snapshot */
     uint8_t repeats;
@@ -147,7 +148,9 @@ struct gateway {
     uint64_t connection_counter;
     struct list clients;
     size_t client_count;
-    struct list orphans; /* sessions without a client, longest first */
+    size_t reporting_count;      /* sessions that report to a new owner */
+    struct view_number reported; /* the newest view for which there were none */
+    struct list orphans;         /* sessions without a client, longest first */
     size_t orphan_count;
     struct session *sessions; /* hh_connection */
     struct session *sessions_by_sid;
@@ -193,6 +196,8 @@ struct session *session_by_connection(struct gateway *gateway, uint64_t connecti
 struct session *session_by_sid(struct gateway *gateway, const char *sid_text);
 /* Sends the wanted state now and repeats it until it is acknowledged. */
 void session_announce(struct session *session, int64_t now_ms);
+/* Says the state of a bound session to an owner that may not know it. */
+void session_report(struct session *session, int64_t now_ms);
 /* The wanted state has changed. */
 void session_changed(struct session *session, int64_t now_ms);
 /* The client has shown that it has hello_ok: earlier resume tokens are superseded. */

@@ -23,6 +23,7 @@ struct gateway_process {
     struct admin_http *admin;
     struct front_demo_key *demo_keys;
     struct timer drain_timer, drain_deadline;
+    struct loop_task rejoin_task;
     bool draining, leaving;
     enum program_exit exit;
 };
@@ -65,6 +66,7 @@ static void on_item(void *ctx, const struct node_address *from, const Signalbox_
 {
     struct gateway_process *process = ctx;
     gateway_item(process->gateway, from, item, now_ms);
+    node_set_marker(process->node, gateway_reported(process->gateway));
 }
 
 static void on_gap(void *ctx, const struct node_address *from, int64_t now_ms)
@@ -77,6 +79,7 @@ static void on_view(void *ctx, struct view *view, int64_t now_ms)
 {
     struct gateway_process *process = ctx;
     gateway_view(process->gateway, view, now_ms);
+    node_set_marker(process->node, gateway_reported(process->gateway));
 }
 
 static void on_bus(void *ctx, bool up, int64_t now_ms)
@@ -88,8 +91,15 @@ static void on_bus(void *ctx, bool up, int64_t now_ms)
 static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
 {
     struct gateway_process *process = ctx;
-    if (state == MEMBERSHIP_LEFT && process->leaving)
+    if (state == MEMBERSHIP_LEFT && process->leaving) {
         end(process, PROGRAM_EXIT_OK);
+    } else if (state == MEMBERSHIP_REMOVED && node_was_replaced(process->node)) {
+        log_error("replaced_in_view", log_str("reason", "another process has joined under this node.id"),
+                  log_str("action", "ends; give every gateway an id of its own"));
+        end(process, PROGRAM_EXIT_FAILED);
+    } else if (state == MEMBERSHIP_REMOVED) {
+        loop_defer(process->loop, &process->rejoin_task);
+    }
 }
 
 static void on_load(void *ctx, Signalbox__Cluster__V1__Load *load)
@@ -309,7 +319,7 @@ static bool open_listeners(struct gateway_process *process)
     return true;
 }
 
-struct gateway_process *gateway_process_open(struct loop *loop, const struct gateway_config *config)
+static void open_node(struct gateway_process *process, const struct node_options *options)
 {
     static const struct node_handlers node_handlers = {.item = on_item,
                                                        .gap = on_gap,
@@ -319,6 +329,24 @@ struct gateway_process *gateway_process_open(struct loop *loop, const struct gat
                                                        .load = on_load,
                                                        .admin = on_admin,
                                                        .fatal = on_fatal};
+    process->node = node_open(process->loop, options, &node_handlers, process);
+}
+
+/* The shards hold this incarnation for gone: it goes on as another one, with the connections that it has kept. */
+static void on_rejoin(struct loop_task *task)
+{
+    struct gateway_process *process = container_of(task, struct gateway_process, rejoin_task);
+    struct node_options options;
+    log_warn("removed_from_view", log_str("action", "joins as a new incarnation; connections stay"));
+    gateway_bus(process->gateway, false, loop_now_ms(process->loop));
+    node_close(&process->node);
+    cluster_node_options(&process->config->cluster, NODE_GATEWAY, &options);
+    open_node(process, &options);
+    gateway_rename(process->gateway, &options.self);
+}
+
+struct gateway_process *gateway_process_open(struct loop *loop, const struct gateway_config *config)
+{
     struct gateway_process *process = mem_new(struct gateway_process);
     struct node_options options;
     process->loop = loop;
@@ -326,12 +354,13 @@ struct gateway_process *gateway_process_open(struct loop *loop, const struct gat
     process->demo_keys = demo_keys_from(config);
     timer_init(&process->drain_timer, on_drain_timer);
     timer_init(&process->drain_deadline, on_drain_deadline);
+    loop_task_init(&process->rejoin_task, on_rejoin);
     cluster_node_options(&config->cluster, NODE_GATEWAY, &options);
     if (!open_gateway(process, &options.self) || !open_listeners(process)) {
         gateway_process_close(&process);
         return NULL;
     }
-    process->node = node_open(loop, &options, &node_handlers, process);
+    open_node(process, &options);
     log_info("gateway_started", log_str("version", SBX_VERSION), log_str("id", options.self.id),
              log_hex("incarnation", options.self.incarnation), log_str("listen", config->listen),
              log_str("admin", config->cluster.admin_listen));
@@ -381,6 +410,7 @@ void gateway_process_close(struct gateway_process **process_ptr)
     node_close(&process->node);
     timer_cancel(loop_timers(process->loop), &process->drain_timer);
     timer_cancel(loop_timers(process->loop), &process->drain_deadline);
+    loop_task_cancel(&process->rejoin_task);
     free(process->demo_keys);
     free(process);
     *process_ptr = NULL;

@@ -280,12 +280,12 @@ static void deliver_replay(struct gw_room *room, const Signalbox__Cluster__V1__S
 }
 
 /* To an owner that may know nothing of them; what the clients hear begins anew with its answer. */
-static void announce_sessions(struct gw_room *room, int64_t now_ms)
+static void report_sessions(struct gw_room *room, int64_t now_ms)
 {
     list_for_each(pos, &room->sessions) {
         struct session *session = container_of(pos, struct session, room_link);
         session->sync = SYNC_WAITING;
-        session_announce(session, now_ms);
+        session_report(session, now_ms);
     }
 }
 
@@ -297,7 +297,7 @@ void room_sync_reply(struct gateway *gateway, const struct node_address *from,
         return;
     stop_syncing(room);
     if (reply->code == SIGNALBOX__V1__CODE__NOT_FOUND) {
-        announce_sessions(room, now_ms); /* the owner does not have the room: say again who is in it */
+        report_sessions(room, now_ms); /* the owner does not have the room: say again who is in it */
         return;
     }
     struct epoch epoch = epoch_from_proto(reply->epoch);
@@ -318,5 +318,5 @@ void room_view_changed(struct gw_room *room, int64_t now_ms)
     if (node_address_equal(&before, &room->owner))
         return;
     stop_syncing(room);
-    announce_sessions(room, now_ms);
+    report_sessions(room, now_ms);
 }

@@ -52,6 +52,14 @@ static void orphan(struct session *session)
     session_free(&oldest);
 }
 
+static void end_report(struct session *session)
+{
+    if (!session->reporting)
+        return;
+    session->reporting = false;
+    session->gateway->reporting_count--;
+}
+
 void session_free(struct session **session_ptr)
 {
     struct session *session = *session_ptr;
@@ -69,6 +77,7 @@ void session_free(struct session **session_ptr)
         list_remove(&session->orphan_link);
         gateway->orphan_count--;
     }
+    end_report(session);
     list_remove(&session->room_link);
     session->room->session_count--;
     room_close_if_empty(session->room);
@@ -176,6 +185,15 @@ void session_announce(struct session *session, int64_t now_ms)
     session->repeats = 0;
     send_state(session, now_ms);
     arm_repeat(session, now_ms);
+}
+
+void session_report(struct session *session, int64_t now_ms)
+{
+    if (session->state == SESSION_BOUND && !session->reporting) {
+        session->reporting = true;
+        session->gateway->reporting_count++;
+    }
+    session_announce(session, now_ms);
 }
 
 void session_changed(struct session *session, int64_t now_ms)
@@ -402,6 +420,7 @@ static void version_acked(struct session *session, uint64_t version, bool first,
             session_announce(session, now_ms);
         return;
     }
+    end_report(session);
     session->repeats = 0;
     if (session->confirm_pending)
         timer_set(wheel, &session->repeat_timer, now_ms + CONFIRM_DELAY_MS);

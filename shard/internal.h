@@ -17,12 +17,19 @@ struct departure {
     UT_hash_handle hh; /* by sid */
 };
 
+enum { SHARD_HISTORY_MAX = 32, SHARD_REPORT_MS = 3000, SHARD_SUSPENDED_MS = 500 };
+
 struct shard {
     struct shard_options options;
     struct timer_wheel *wheel;
     struct shard_actions actions;
     void *ctx;
-    struct view *view; /* newest; NULL before the first */
+    struct view *view;                       /* newest; NULL before the first */
+    struct view *history[SHARD_HISTORY_MAX]; /* views before it that have not all settled, oldest first */
+    size_t history_count;
+    bool history_whole; /* nothing before the oldest can hold a room of this shard's */
+    int64_t view_since_ms;
+    bool suspended;
     uint64_t epoch_counter;
 
     struct room *rooms;                 /* by key */
@@ -53,6 +60,12 @@ void session_state(struct shard *shard, const struct node_address *from,
 void session_drop_room(struct shard *shard, struct room *room);
 /* Starts the windows of those whose gateway is no longer in the view. */
 void session_detach_lost(struct shard *shard, int64_t now_ms);
+
+/* owner.c: what a new view means for rooms */
+bool owner_is_self(const struct shard *shard, const struct view *view, const struct room_key *key, const char *name);
+/* Whether a room that is not here may yet be reported by a gateway, because another shard owned it not long ago. */
+bool owner_may_be_reported(struct shard *shard, const struct room_key *key, const char *name, int64_t now_ms);
+void owner_forget_history(struct shard *shard);
 
 /* member.c */
 struct member *member_find(struct shard *shard, const char *sid_text);

@@ -84,6 +84,10 @@ void member_free(struct member *member)
 static void on_window_over(struct timer *timer, int64_t now_ms)
 {
     struct member *member = container_of(timer, struct member, window);
+    if (member->shard->suspended) { /* whoever wants to come back could not */
+        timer_set(member->shard->wheel, timer, now_ms + SHARD_SUSPENDED_MS);
+        return;
+    }
     member_end(member, SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED, true, now_ms);
 }
 

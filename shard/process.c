@@ -23,8 +23,9 @@ struct shard_process {
     struct node *node;
     struct admin_http *admin;
     struct arena reply_arena;
-    struct loop_task flush_task;
+    struct loop_task flush_task, rejoin_task;
     struct timer drain_deadline;
+    bool acting;
     bool draining;
     enum program_exit exit;
 };
@@ -60,6 +61,12 @@ static int64_t on_wall_ms(void *ctx)
     return clock_wall_ms();
 }
 
+static struct view_number on_marker(void *ctx)
+{
+    struct shard_process *process = ctx;
+    return process->node != NULL ? node_marker(process->node) : (struct view_number){0, 0};
+}
+
 /* --- what the cluster says ---------------------------------------------------------------------------------------- */
 
 static void on_item(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
@@ -90,15 +97,36 @@ static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
     struct shard_process *process = ctx;
     if (state == MEMBERSHIP_LEFT) {
         end(process, PROGRAM_EXIT_OK);
-    } else if (state == MEMBERSHIP_REMOVED) {
-        log_error("removed_from_view", log_str("action", "ends, to be started again as a new incarnation"));
+    } else if (state == MEMBERSHIP_REMOVED && node_was_replaced(process->node)) {
+        log_error("replaced_in_view", log_str("reason", "another process has joined under this node.id"),
+                  log_str("action", "ends; give every shard an id of its own"));
         end(process, PROGRAM_EXIT_FAILED);
+    } else if (state == MEMBERSHIP_REMOVED) {
+        loop_defer(process->loop, &process->rejoin_task);
     }
+}
+
+/* Called with each heartbeat, which makes it the place to notice a change of mind about acting. */
+static void note_suspension(struct shard_process *process)
+{
+    bool acting = node_may_act(process->node);
+    if (acting == process->acting)
+        return;
+    process->acting = acting;
+    shard_suspend(process->shard, !acting, loop_now_ms(process->loop));
+    if (acting)
+        log_info("acting");
+    else
+        log_warn("suspended",
+                 log_str("reason", "too few of the view's processes are heard; waits for them or the log"));
 }
 
 static void on_load(void *ctx, Signalbox__Cluster__V1__Load *load)
 {
     struct shard_process *process = ctx;
+    if (process->node == NULL)
+        return;
+    note_suspension(process);
     struct shard_stats stats = shard_stats(process->shard);
     load->rooms = (uint32_t)stats.rooms;
     load->participants = (uint32_t)stats.participants;
@@ -191,7 +219,7 @@ enum program_exit shard_process_exit(const struct shard_process *process)
 static void open_shard(struct shard_process *process, const struct node_address *self)
 {
     static const struct shard_actions actions = {
-        .to_gateway = on_to_gateway, .flush_soon = on_flush_soon, .wall_ms = on_wall_ms};
+        .to_gateway = on_to_gateway, .flush_soon = on_flush_soon, .wall_ms = on_wall_ms, .marker = on_marker};
     const struct shard_config *config = process->config;
     struct shard_options options = {.self = *self, .duplicate = (enum duplicate_policy)config->duplicate};
 #define LIMIT(name, def, min, max, unit, help) options.limits.name = (uint32_t)config->limits.name;
@@ -202,7 +230,8 @@ static void open_shard(struct shard_process *process, const struct node_address 
     process->shard = shard_new(&options, loop_timers(process->loop), &actions, process);
 }
 
-struct shard_process *shard_process_open(struct loop *loop, const struct shard_config *config)
+/* A new incarnation: its place in the cluster, and its rooms. */
+static void open_parts(struct shard_process *process)
 {
     static const struct node_handlers node_handlers = {.item = on_item,
                                                        .gap = on_gap,
@@ -212,9 +241,29 @@ struct shard_process *shard_process_open(struct loop *loop, const struct shard_c
                                                        .load = on_load,
                                                        .admin = on_admin,
                                                        .fatal = on_fatal};
+    struct node_options options;
+    cluster_node_options(&process->config->cluster, NODE_SHARD, &options);
+    options.weight = (uint32_t)process->config->weight;
+    open_shard(process, &options.self);
+    process->node = node_open(process->loop, &options, &node_handlers, process);
+    log_info("shard_started", log_str("version", SBX_VERSION), log_str("id", options.self.id),
+             log_hex("incarnation", options.self.incarnation), log_str("admin", process->config->cluster.admin_listen));
+}
+
+/* The others hold this incarnation for gone, and its rooms have new owners: it begins again as another one. */
+static void on_rejoin(struct loop_task *task)
+{
+    struct shard_process *process = container_of(task, struct shard_process, rejoin_task);
+    log_warn("removed_from_view", log_str("action", "drops its rooms and joins as a new incarnation"));
+    node_close(&process->node);
+    shard_free(&process->shard);
+    open_parts(process);
+}
+
+struct shard_process *shard_process_open(struct loop *loop, const struct shard_config *config)
+{
     static const struct admin_http_handlers admin_handlers = {.ready = on_ready, .collect = on_collect};
     struct shard_process *process = mem_new(struct shard_process);
-    struct node_options options;
     char error[ADMIN_ERROR_MAX];
 
     process->loop = loop;
@@ -222,10 +271,8 @@ struct shard_process *shard_process_open(struct loop *loop, const struct shard_c
     arena_init(&process->reply_arena, REPLY_ARENA_MAX);
     loop_task_init(&process->flush_task, on_flush);
     timer_init(&process->drain_deadline, on_drain_deadline);
-    cluster_node_options(&config->cluster, NODE_SHARD, &options);
-    options.weight = (uint32_t)config->weight;
-    open_shard(process, &options.self);
-    process->node = node_open(loop, &options, &node_handlers, process);
+    loop_task_init(&process->rejoin_task, on_rejoin);
+    open_parts(process);
     process->admin =
         admin_http_open(loop, config->cluster.admin_listen, TIER_SHARD, &admin_handlers, process, error, sizeof error);
     if (process->admin == NULL) {
@@ -233,8 +280,6 @@ struct shard_process *shard_process_open(struct loop *loop, const struct shard_c
         shard_process_close(&process);
         return NULL;
     }
-    log_info("shard_started", log_str("version", SBX_VERSION), log_str("id", options.self.id),
-             log_hex("incarnation", options.self.incarnation), log_str("admin", config->cluster.admin_listen));
     return process;
 }
 
@@ -248,6 +293,7 @@ void shard_process_close(struct shard_process **process_ptr)
     shard_free(&process->shard);
     timer_cancel(loop_timers(process->loop), &process->drain_deadline);
     loop_task_cancel(&process->flush_task);
+    loop_task_cancel(&process->rejoin_task);
     arena_done(&process->reply_arena);
     free(process);
     *process_ptr = NULL;

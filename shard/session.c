@@ -35,6 +35,7 @@ enum outcome {
     SESSION_STALE,
     SESSION_REFUSED,
     SESSION_NOT_OWNER,
+    SESSION_HELD,
 };
 
 /* One SessionState while it is being handled. */
@@ -497,15 +498,17 @@ static void update(const struct binding *binding, struct member *member)
 {
     const State *state = binding->state;
     bool elsewhere = member->gateway->address.incarnation != binding->from->incarnation;
+    /* A gateway that was taken for lost comes back as a new incarnation with the connections that it kept. */
+    bool comes_back = state->bind_generation == member->bind_generation && elsewhere && member->gateway->lost;
     if (state->bind_generation < member->bind_generation ||
-        (state->bind_generation == member->bind_generation && elsewhere)) {
+        (state->bind_generation == member->bind_generation && elsewhere && !comes_back)) {
         refuse_stale(binding);
         return;
     }
-    bool catches_up = state->bind_generation > member->bind_generation;
+    bool catches_up = state->bind_generation > member->bind_generation || comes_back;
     if (catches_up) {
         /* The owner rebuilt the room from an older report. */
-        if (elsewhere)
+        if (elsewhere && !comes_back)
             member_tell_closed(member, SIGNALBOX__V1__LEAVE_REASON__REPLACED);
         move(binding, member, state->bind_generation);
     }
@@ -565,16 +568,6 @@ static void answer_not_owner(const struct binding *binding)
     metric_add_at(M_SESSION_COMMANDS, SESSION_NOT_OWNER, 1);
 }
 
-static bool owns(const struct shard *shard, const struct room_key *key, const char *room)
-{
-    char region[REGION_MAX + 1];
-    room_region(room, region);
-    if (shard->view == NULL)
-        return false;
-    const struct view_node *owner = view_owner(shard->view, &shard->options.seed, key, region);
-    return owner != NULL && owner->incarnation == shard->options.self.incarnation;
-}
-
 static bool valid(const State *state)
 {
     struct room_key key;
@@ -596,7 +589,7 @@ void session_state(struct shard *shard, const struct node_address *from, const S
         metric_add(M_ITEMS_INVALID, 1);
         return;
     }
-    if (!owns(shard, &binding.key, state->room)) {
+    if (!owner_is_self(shard, shard->view, &binding.key, state->room)) {
         answer_not_owner(&binding);
         return;
     }
@@ -616,9 +609,12 @@ void session_state(struct shard *shard, const struct node_address *from, const S
     if (member == NULL) {
         if (answer_departed(&binding))
             return;
-        if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN)
-            join_new(&binding);
-        else if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME)
+        if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN) {
+            if (room == NULL && owner_may_be_reported(shard, &binding.key, state->room, now_ms))
+                metric_add_at(M_SESSION_COMMANDS, SESSION_HELD, 1); /* its gateway repeats it */
+            else
+                join_new(&binding);
+        } else if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME)
             resume_unknown(&binding);
         else
             restore(&binding);

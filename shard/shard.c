@@ -58,6 +58,7 @@ void shard_free(struct shard **shard_ptr)
     HASH_ITER(hh, shard->departures, departure, next_departure)
         departure_forget(departure);
     timer_cancel(shard->wheel, &shard->flush_timer);
+    owner_forget_history(shard);
     view_unref(&shard->view);
     arena_done(&shard->arena);
     buf_done(&shard->buf);
@@ -268,24 +269,6 @@ void shard_item(struct shard *shard, const struct node_address *from, const Item
         metric_add(M_ITEMS_INVALID, 1);
         break;
     }
-}
-
-void shard_view(struct shard *shard, struct view *view, int64_t now_ms)
-{
-    struct view *old = shard->view;
-    shard->view = view_ref(view);
-    view_unref(&old);
-    struct room *room, *next;
-    HASH_ITER(hh, shard->rooms, room, next) {
-        char region[REGION_MAX + 1];
-        room_region(room->name, region);
-        const struct view_node *owner = view_owner(view, &shard->options.seed, &room->key, region);
-        if (owner == NULL || owner->incarnation != shard->options.self.incarnation) {
-            log_info("room_moved_away", log_str("room", room->name), log_str("owner", owner ? owner->id : NULL));
-            session_drop_room(shard, room);
-        }
-    }
-    session_detach_lost(shard, now_ms);
 }
 
 struct shard_stats shard_stats(const struct shard *shard)

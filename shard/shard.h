@@ -49,6 +49,8 @@ struct shard_actions {
     /* shard_flush() is wanted at the end of this turn. */
     void (*flush_soon)(void *ctx);
     int64_t (*wall_ms)(void *ctx);
+    /* The newest view of which every gateway has reported what it holds. */
+    struct view_number (*marker)(void *ctx);
 };
 
 struct shard *shard_new(const struct shard_options *options, struct timer_wheel *wheel,
@@ -59,6 +61,8 @@ void shard_free(struct shard **shard);
 void shard_item(struct shard *shard, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
                 int64_t now_ms);
 void shard_view(struct shard *shard, struct view *view, int64_t now_ms);
+/* While a shard is not sure of its own place nobody's window ends. */
+void shard_suspend(struct shard *shard, bool suspended, int64_t now_ms);
 /* Publishes what the rooms have gathered. */
 void shard_flush(struct shard *shard, int64_t now_ms);
 /* Fills `reply` (its memory comes from `arena`) for the requests about rooms; false if it is not one of those. */

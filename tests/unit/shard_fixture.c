@@ -35,6 +35,12 @@ static void flush_soon(void *ctx)
     ((struct fixture *)ctx)->flush_wanted = true;
 }
 
+/* Gateways have always reported everything. */
+static struct view_number marker(void *ctx)
+{
+    return (struct view_number){UINT64_MAX, UINT64_MAX};
+}
+
 static int64_t wall_ms(void *ctx)
 {
     return (int64_t)WALL_MS * 1000 + ((struct fixture *)ctx)->now_ms;
@@ -42,7 +48,7 @@ static int64_t wall_ms(void *ctx)
 
 static void open_shard(struct fixture *fixture, uint64_t incarnation)
 {
-    static const struct shard_actions actions = {to_gateway, flush_soon, wall_ms};
+    static const struct shard_actions actions = {to_gateway, flush_soon, wall_ms, marker};
     struct view *view = view_copy(fixture->view);
     struct view_node node = {.id = "shard-1", .incarnation = incarnation, .weight = 100, .full_weight = 100};
     view->number = (struct view_number){.generation = 1, .seq = view->number.seq + 1};

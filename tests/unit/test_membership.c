@@ -12,7 +12,7 @@ static struct membership *membership;
 static int64_t now_ms;
 
 /* What the actions asked for. */
-static unsigned reads, appends, heartbeats, announcements;
+static unsigned reads, appends, heartbeats, announcements, probes;
 static uint64_t expected_seq;
 static struct view *proposed; /* of the last append */
 static enum membership_state states[16];
@@ -41,6 +41,11 @@ static void on_heartbeat(void *ctx)
     heartbeats++;
 }
 
+static void on_probe(void *ctx, const struct node_address *node)
+{
+    probes++;
+}
+
 static void on_view(void *ctx, struct view *old, struct view *view, int64_t at_ms)
 {
 }
@@ -61,6 +66,7 @@ static void begin(enum node_kind kind)
                                                       .append = on_append,
                                                       .announce = on_announce,
                                                       .heartbeat = on_heartbeat,
+                                                      .probe = on_probe,
                                                       .view = on_view,
                                                       .state = on_state,
                                                       .wall_s = on_wall_s};
@@ -72,7 +78,7 @@ static void setup(void)
 {
     now_ms = 1000;
     timer_wheel_init(&wheel, now_ms);
-    reads = appends = heartbeats = announcements = state_count = 0;
+    reads = appends = heartbeats = announcements = probes = state_count = 0;
     expected_seq = 0;
 }
 
@@ -123,11 +129,18 @@ static void learn(struct view *take_view)
     view_unref(&take_view);
 }
 
+/* A heartbeat of a shard that has reached the view that it speaks of. */
 static void hear(const char *id, uint64_t generation, uint64_t seq)
 {
-    struct node_address from = {.kind = NODE_SHARD, .incarnation = (uint64_t)id[0]};
-    snprintf(from.id, sizeof from.id, "%s", id);
-    membership_heard(membership, &from, (struct view_number){generation, seq}, now_ms);
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    number.generation = generation;
+    number.seq = seq;
+    beat.node = (char *)id;
+    beat.incarnation = (uint64_t)id[0];
+    beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
+    beat.view = beat.settled = &number;
+    membership_heartbeat(membership, &beat, now_ms);
 }
 
 static void assert_state(enum membership_state state)
@@ -142,6 +155,7 @@ static void join(enum node_kind kind)
     membership_start(membership, now_ms);
     read_done(make_view(9, 20, "ab"));
     hear("a", 9, 20);
+    hear("b", 9, 20);
     pass(membership_default_times.listen_ms);
     ck_assert_uint_eq(appends, 1);
     membership_append_done(membership, VIEWLOG_OK, 21, now_ms);
@@ -175,6 +189,7 @@ START_TEST(it_listens_before_it_joins_others)
     membership_start(membership, now_ms);
     read_done(make_view(9, 20, "ab"));
     hear("a", 9, 20);
+    hear("b", 9, 20);
     pass(membership_default_times.listen_ms - 20);
     ck_assert_uint_eq(appends, 0);
     pass(20);
@@ -196,7 +211,8 @@ START_TEST(after_a_conflict_it_builds_on_what_won)
     ck_assert_uint_eq(reads, 2);
     ck_assert_uint_eq(appends, 1);
     read_done(make_view(WALL_S, 1, "a"));
-    pass(10);
+    hear("a", WALL_S, 1);
+    pass(membership_default_times.heartbeat_ms);
     ck_assert_uint_eq(appends, 2);
     ck_assert_uint_eq(expected_seq, 1);
     ck_assert_uint_eq(proposed->shard_count, 2);
@@ -272,6 +288,7 @@ START_TEST(a_restart_takes_the_place_of_its_namesake)
     membership_start(membership, now_ms);
     read_done(view);
     hear("a", 9, 20);
+    hear("b", 9, 20);
     pass(membership_default_times.listen_ms);
     ck_assert_uint_eq(appends, 1);
     ck_assert_uint_eq(proposed->shard_count, 2);
@@ -353,17 +370,13 @@ START_TEST(a_shard_that_is_no_longer_listed_is_removed)
 }
 END_TEST
 
-START_TEST(a_gateway_that_is_no_longer_listed_adds_itself_again)
+START_TEST(a_gateway_that_is_no_longer_listed_is_removed)
 {
     join(NODE_GATEWAY);
     learn(make_view(9, 22, "ab"));
-    assert_state(MEMBERSHIP_JOINING);
-    pass(10);
-    ck_assert_uint_eq(appends, 2);
-    ck_assert_uint_eq(expected_seq, 22);
-    ck_assert_uint_eq(view_find_gateway(proposed, "self")->incarnation, SELF);
-    membership_append_done(membership, VIEWLOG_OK, 23, now_ms);
-    assert_state(MEMBERSHIP_ACTIVE);
+    assert_state(MEMBERSHIP_REMOVED);
+    pass(1000);
+    ck_assert_uint_eq(appends, 1); /* this incarnation is never listed again */
 }
 END_TEST
 
@@ -425,6 +438,7 @@ START_TEST(a_log_that_lost_its_tail_goes_on_in_a_new_generation)
     learn(make_view(6000, 30, "ab")); /* announced, and then lost from the log */
     read_done(make_view(6000, 28, "a"));
     hear("a", 6000, 30);
+    hear("b", 6000, 30);
     pass(membership_default_times.listen_ms);
     ck_assert_uint_eq(appends, 1);
     ck_assert_uint_eq(expected_seq, 28);
@@ -442,6 +456,173 @@ START_TEST(a_bus_that_is_back_means_that_views_may_have_passed)
     unsigned before = reads;
     membership_start(membership, now_ms);
     ck_assert_uint_eq(reads, before + 1);
+}
+END_TEST
+
+/* A heartbeat of `id` in the membership's own view that concurs in the removal of `accused` (0: of nobody). */
+static void hear_concurring(const char *id, uint64_t accused)
+{
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__Concurrence concurrence = SIGNALBOX__CLUSTER__V1__CONCURRENCE__INIT;
+    Signalbox__Cluster__V1__Concurrence *list[1] = {&concurrence};
+    number.generation = membership_view(membership)->number.generation;
+    number.seq = membership_view(membership)->number.seq;
+    beat.node = (char *)id;
+    beat.incarnation = (uint64_t)id[0];
+    beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
+    beat.view = beat.settled = &number;
+    beat.nats_server = (char *)"N";
+    concurrence.incarnation = accused;
+    beat.concurs = list;
+    beat.n_concurs = accused != 0 ? 1 : 0;
+    membership_heartbeat(membership, &beat, now_ms);
+}
+
+/* Passes time while `b` stays silent and `a` is heard, concurring from `a_concurs_ms` of silence on. Returns the silence at
+ * which an append was made, or -1. */
+static int64_t silence_of_b(int64_t limit_ms, int64_t a_concurs_ms)
+{
+    int64_t start_ms = now_ms;
+    unsigned before = appends;
+    while (now_ms - start_ms < limit_ms) {
+        pass(50);
+        hear_concurring("a", now_ms - start_ms >= a_concurs_ms ? 'b' : 0);
+        if (appends > before)
+            return now_ms - start_ms;
+    }
+    return -1;
+}
+
+static void join_and_hear_both(void)
+{
+    join(NODE_SHARD); /* ids: a, b, self */
+    hear_concurring("a", 0);
+    hear_concurring("b", 0);
+}
+
+/* ids: self, x, y; the lowest proposes. */
+static void join_as_lowest(void)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(make_view(9, 20, "xy"));
+    hear("x", 9, 20);
+    hear("y", 9, 20);
+    pass(membership_default_times.listen_ms);
+    membership_append_done(membership, VIEWLOG_OK, 21, now_ms);
+    assert_state(MEMBERSHIP_ACTIVE);
+    hear_concurring("x", 0);
+    hear_concurring("y", 0);
+}
+
+START_TEST(who_is_silent_is_removed_after_a_notice_by_a_quorum)
+{
+    join_as_lowest();
+    int64_t start_ms = now_ms;
+    unsigned before = appends;
+    /* y is heard and concurs in the removal of x, which is silent. */
+    while (appends == before && now_ms - start_ms < 10000) {
+        pass(50);
+        hear_concurring("y", now_ms - start_ms >= membership_default_times.detector.silence_ms ? 'x' : 0);
+    }
+    int64_t took_ms = now_ms - start_ms;
+    ck_assert_int_ge(took_ms, membership_default_times.detector.silence_ms +
+                                  membership_default_times.detector.notice_ms);
+    ck_assert_int_le(took_ms, 3500);
+    ck_assert_ptr_null(view_find_shard(proposed, "x"));
+    ck_assert_ptr_nonnull(view_find_shard(proposed, "y"));
+    ck_assert_ptr_nonnull(view_find_shard(proposed, "self"));
+    ck_assert_uint_gt(probes, 0);
+}
+END_TEST
+
+START_TEST(who_has_no_subscription_is_removed_sooner)
+{
+    join_as_lowest();
+    int64_t start_ms = now_ms;
+    unsigned before = appends;
+    while (appends == before && now_ms - start_ms < 10000) {
+        pass(20);
+        hear_concurring("y", now_ms - start_ms >= 420 ? 'x' : 0);
+        if (now_ms - start_ms >= 400)
+            membership_gone(membership, 'x', now_ms);
+    }
+    ck_assert_int_ge(now_ms - start_ms, membership_default_times.detector.gone_ms);
+    ck_assert_int_le(now_ms - start_ms, 1000);
+    ck_assert_ptr_null(view_find_shard(proposed, "x"));
+}
+END_TEST
+
+START_TEST(a_single_accuser_among_three_removes_nobody)
+{
+    join_as_lowest();
+    unsigned before = appends;
+    for (unsigned i = 0; i < 80; i++) {
+        pass(50);
+        hear_concurring("y", 0); /* y still hears x */
+    }
+    ck_assert_uint_eq(appends, before);
+}
+END_TEST
+
+START_TEST(it_does_not_propose_while_a_lower_id_lives)
+{
+    join_and_hear_both();
+    ck_assert_int_eq(silence_of_b(6000, 1000), -1);
+}
+END_TEST
+
+START_TEST(who_hears_too_few_may_not_act_until_an_append_lists_it)
+{
+    join_and_hear_both();
+    pass(100);
+    ck_assert(membership_may_act(membership, now_ms));
+    unsigned before = appends;
+    pass(membership_default_times.detector.fence_ms + 300); /* nobody is heard */
+    ck_assert(!membership_may_act(membership, now_ms));
+    ck_assert_uint_gt(appends, before);
+    ck_assert_ptr_nonnull(view_find_shard(proposed, "self"));
+    membership_append_done(membership, VIEWLOG_OK, 22, now_ms);
+    ck_assert(membership_may_act(membership, now_ms));
+}
+END_TEST
+
+START_TEST(who_was_asleep_may_not_act)
+{
+    join_and_hear_both();
+    pass(100);
+    ck_assert(membership_may_act(membership, now_ms));
+    now_ms += 10000; /* stopped and continued; old heartbeats wait in its buffers */
+    ck_assert(!membership_may_act(membership, now_ms));
+    hear_concurring("a", 0);
+    hear_concurring("b", 0);
+    ck_assert(!membership_may_act(membership, now_ms));
+}
+END_TEST
+
+START_TEST(who_hears_itself_accused_may_not_act)
+{
+    join_and_hear_both();
+    for (unsigned i = 0; i < 40; i++) { /* beyond what the join's own append proves */
+        pass(50);
+        hear_concurring("a", 0);
+        hear_concurring("b", 0);
+    }
+    ck_assert(membership_may_act(membership, now_ms));
+    hear_concurring("a", SELF);
+    ck_assert(membership_may_act(membership, now_ms)); /* two of three do not */
+    hear_concurring("b", SELF);
+    ck_assert(!membership_may_act(membership, now_ms));
+}
+END_TEST
+
+START_TEST(the_times_are_checked_against_each_other)
+{
+    struct detector_times times = membership_default_times.detector;
+    ck_assert_ptr_null(detector_times_problem(&times, membership_default_times.heartbeat_ms));
+    times.fence_ms = times.notice_ms + 1;
+    ck_assert_ptr_nonnull(detector_times_problem(&times, membership_default_times.heartbeat_ms));
 }
 END_TEST
 
@@ -463,12 +644,20 @@ int main(void)
     tcase_add_test(tcase, who_never_joined_leaves_at_once);
     tcase_add_test(tcase, leaving_in_doubt_reads_the_log_first);
     tcase_add_test(tcase, a_shard_that_is_no_longer_listed_is_removed);
-    tcase_add_test(tcase, a_gateway_that_is_no_longer_listed_adds_itself_again);
+    tcase_add_test(tcase, a_gateway_that_is_no_longer_listed_is_removed);
     tcase_add_test(tcase, a_gateway_whose_id_was_taken_is_removed);
     tcase_add_test(tcase, older_views_change_nothing);
     tcase_add_test(tcase, what_was_heard_of_is_asked_for_at_a_bounded_rate);
     tcase_add_test(tcase, a_log_that_lost_its_tail_goes_on_in_a_new_generation);
     tcase_add_test(tcase, a_bus_that_is_back_means_that_views_may_have_passed);
+    tcase_add_test(tcase, who_is_silent_is_removed_after_a_notice_by_a_quorum);
+    tcase_add_test(tcase, who_has_no_subscription_is_removed_sooner);
+    tcase_add_test(tcase, a_single_accuser_among_three_removes_nobody);
+    tcase_add_test(tcase, it_does_not_propose_while_a_lower_id_lives);
+    tcase_add_test(tcase, who_hears_too_few_may_not_act_until_an_append_lists_it);
+    tcase_add_test(tcase, who_was_asleep_may_not_act);
+    tcase_add_test(tcase, who_hears_itself_accused_may_not_act);
+    tcase_add_test(tcase, the_times_are_checked_against_each_other);
     suite_add_tcase(suite, tcase);
 
     SRunner *runner = srunner_create(suite);

@@ -1,0 +1,384 @@
+#include "common/detector.h"
+
+#include "common/mem.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+enum { CONCURS_MAX = 64, SERVER_ID_MAX = 64, GATHER_MS = 300 };
+
+const struct detector_times detector_default_times = {
+    .silence_ms = 1000, .notice_ms = 1500, .gone_ms = 500, .patience_ms = 5000, .fence_ms = 1500, .suspect_ms = 400};
+
+/* Somebody concurs in the removal of `accused`, and has been saying so since `since_ms` (as heard here). */
+struct concurrence {
+    uint64_t accused;
+    int64_t since_ms;
+};
+
+struct peer {
+    struct node_address address;
+    int64_t heard_ms;
+    int64_t credit_ms; /* by which this process's own loop was late since */
+    int64_t gone_ms;   /* 503, since it was last heard; 0: none */
+    int64_t accuse_ms; /* this process concurs in its removal since; 0: it does not */
+    int64_t probed_ms;
+    char server[SERVER_ID_MAX];
+    struct view_number marker;
+    struct concurrence concurs[CONCURS_MAX];
+    size_t concur_count;
+    bool listed; /* scratch: in the newest view */
+    UT_hash_handle hh;
+};
+
+struct detector {
+    struct node_address self;
+    struct detector_times times;
+    struct view *view;
+    struct peer *peers;
+    bool needs_append;
+    int64_t appended_ms; /* 0: never */
+};
+
+const char *detector_times_problem(const struct detector_times *times, uint32_t heartbeat_ms)
+{
+    if (times->silence_ms < 3 * heartbeat_ms)
+        return "the silence before a process is accused must be at least three heartbeats";
+    if (times->fence_ms > times->notice_ms)
+        return "the fence must not be longer than the notice before a removal, or a removed shard could still act";
+    if (times->fence_ms < 3 * heartbeat_ms)
+        return "the fence must be at least three heartbeats, or shards suspend themselves for nothing";
+    if (times->gone_ms < times->suspect_ms || times->gone_ms > times->silence_ms)
+        return "the time for a process without a subscription must lie between suspicion and silence";
+    if (times->patience_ms < times->silence_ms)
+        return "the patience with a NATS server's processes must be at least the silence";
+    return NULL;
+}
+
+struct detector *detector_new(const struct node_address *self, const struct detector_times *times, int64_t now_ms)
+{
+    struct detector *detector = mem_new(struct detector);
+    detector->self = *self;
+    detector->times = *times;
+    return detector;
+}
+
+void detector_free(struct detector **detector_ptr)
+{
+    struct detector *detector = *detector_ptr;
+    if (detector == NULL)
+        return;
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        HASH_DEL(detector->peers, peer);
+        free(peer);
+    }
+    view_unref(&detector->view);
+    free(detector);
+    *detector_ptr = NULL;
+}
+
+static struct peer *find(const struct detector *detector, uint64_t incarnation)
+{
+    struct peer *peer;
+    HASH_FIND(hh, detector->peers, &incarnation, sizeof incarnation, peer);
+    return peer;
+}
+
+static void list_peer(struct detector *detector, enum node_kind kind, const struct view_node *node, int64_t now_ms)
+{
+    struct peer *peer = find(detector, node->incarnation);
+    if (node->incarnation == detector->self.incarnation)
+        return;
+    if (peer == NULL) {
+        peer = mem_new(struct peer);
+        peer->address.kind = kind;
+        peer->address.incarnation = node->incarnation;
+        snprintf(peer->address.id, sizeof peer->address.id, "%s", node->id);
+        peer->heard_ms = now_ms;
+        HASH_ADD(hh, detector->peers, address.incarnation, sizeof peer->address.incarnation, peer);
+    }
+    peer->listed = true;
+}
+
+/* An entry that the accused has appended itself shows that it lives: the notice starts again, in full. */
+static void restart_notice(struct peer *peer, uint64_t appender, int64_t now_ms)
+{
+    if (peer->address.incarnation == appender) {
+        peer->heard_ms = now_ms;
+        peer->credit_ms = 0;
+        peer->gone_ms = 0;
+        peer->accuse_ms = 0;
+    }
+    for (size_t i = 0; i < peer->concur_count; i++)
+        if (peer->concurs[i].accused == appender)
+            peer->concurs[i].since_ms = now_ms;
+}
+
+void detector_view(struct detector *detector, struct view *view, int64_t now_ms)
+{
+    struct view *old = detector->view;
+    struct peer *peer, *next;
+    detector->view = view_ref(view);
+    view_unref(&old);
+    HASH_ITER(hh, detector->peers, peer, next)
+        peer->listed = false;
+    for (size_t i = 0; i < view->shard_count; i++)
+        list_peer(detector, NODE_SHARD, &view->shards[i], now_ms);
+    for (size_t i = 0; i < view->gateway_count; i++)
+        list_peer(detector, NODE_GATEWAY, &view->gateways[i], now_ms);
+    HASH_ITER(hh, detector->peers, peer, next) {
+        if (peer->listed) {
+            restart_notice(peer, view->appender, now_ms);
+            continue;
+        }
+        HASH_DEL(detector->peers, peer);
+        free(peer);
+    }
+}
+
+static int64_t concurs_since(const struct peer *peer, uint64_t accused)
+{
+    for (size_t i = 0; i < peer->concur_count; i++)
+        if (peer->concurs[i].accused == accused)
+            return peer->concurs[i].since_ms;
+    return 0;
+}
+
+void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms)
+{
+    struct peer *peer = find(detector, heartbeat->incarnation);
+    if (peer == NULL)
+        return;
+    peer->heard_ms = now_ms;
+    peer->credit_ms = 0;
+    peer->gone_ms = 0;
+    snprintf(peer->server, sizeof peer->server, "%s", heartbeat->nats_server);
+    if (heartbeat->settled != NULL)
+        peer->marker = (struct view_number){heartbeat->settled->generation, heartbeat->settled->seq};
+    struct concurrence concurs[CONCURS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < heartbeat->n_concurs && count < CONCURS_MAX; i++) {
+        int64_t since_ms = concurs_since(peer, heartbeat->concurs[i]->incarnation);
+        concurs[count++] = (struct concurrence){.accused = heartbeat->concurs[i]->incarnation,
+                                                .since_ms = since_ms != 0 ? since_ms : now_ms};
+    }
+    memcpy(peer->concurs, concurs, count * sizeof concurs[0]);
+    peer->concur_count = count;
+}
+
+void detector_gone(struct detector *detector, uint64_t incarnation, int64_t now_ms)
+{
+    struct peer *peer = find(detector, incarnation);
+    if (peer != NULL && peer->gone_ms == 0)
+        peer->gone_ms = now_ms;
+}
+
+void detector_late(struct detector *detector, uint32_t late_ms)
+{
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        peer->credit_ms += late_ms;
+        if (peer->accuse_ms != 0)
+            peer->accuse_ms += late_ms;
+    }
+}
+
+void detector_bus_lost(struct detector *detector)
+{
+    detector->needs_append = true;
+    detector->appended_ms = 0;
+}
+
+void detector_bus_back(struct detector *detector, int64_t now_ms)
+{
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        peer->credit_ms = now_ms - peer->heard_ms + detector->times.patience_ms - detector->times.silence_ms;
+        peer->accuse_ms = 0;
+        peer->gone_ms = 0;
+    }
+}
+
+void detector_appended(struct detector *detector, int64_t now_ms)
+{
+    detector->needs_append = false;
+    detector->appended_ms = now_ms;
+}
+
+/* Somebody else on the same NATS server is heard, so it is not the server that is silent. */
+static bool server_is_heard(const struct detector *detector, const struct peer *accused, int64_t now_ms)
+{
+    struct peer *peer, *next;
+    if (accused->server[0] == '\0')
+        return true;
+    HASH_ITER(hh, detector->peers, peer, next)
+        if (peer != accused && strcmp(peer->server, accused->server) == 0 &&
+            now_ms - peer->heard_ms < detector->times.suspect_ms)
+            return true;
+    return false;
+}
+
+static bool should_accuse(const struct detector *detector, const struct peer *peer, int64_t now_ms)
+{
+    int64_t silent_ms = now_ms - peer->heard_ms - peer->credit_ms;
+    if (silent_ms >= detector->times.patience_ms)
+        return true;
+    if (!server_is_heard(detector, peer, now_ms))
+        return false;
+    return silent_ms >= detector->times.silence_ms || (peer->gone_ms != 0 && silent_ms >= detector->times.suspect_ms);
+}
+
+bool detector_tick(struct detector *detector, int64_t now_ms)
+{
+    bool changed = false;
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        bool accuse = should_accuse(detector, peer, now_ms);
+        if (accuse == (peer->accuse_ms != 0))
+            continue;
+        peer->accuse_ms = accuse ? now_ms : 0;
+        changed = true;
+    }
+    return changed;
+}
+
+size_t detector_concurrences(const struct detector *detector, Signalbox__Cluster__V1__Concurrence *out, size_t max,
+                             int64_t now_ms)
+{
+    size_t count = 0;
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        if (peer->accuse_ms == 0 || count == max)
+            continue;
+        signalbox__cluster__v1__concurrence__init(&out[count]);
+        out[count].node = peer->address.id;
+        out[count].incarnation = peer->address.incarnation;
+        out[count].kind = (Signalbox__Cluster__V1__NodeKind)peer->address.kind;
+        out[count].silent_ms = (uint32_t)(now_ms - peer->heard_ms);
+        count++;
+    }
+    return count;
+}
+
+/* Enough concur in the removal of `accused`, and have said so for long enough. */
+static bool removable(const struct detector *detector, const struct peer *accused, int64_t now_ms)
+{
+    uint32_t notice_ms =
+        accused->gone_ms != 0 ? detector->times.gone_ms - detector->times.suspect_ms : detector->times.notice_ms;
+    if (accused->accuse_ms == 0 || now_ms - accused->accuse_ms < notice_ms)
+        return false;
+    size_t shards = detector->self.kind == NODE_SHARD ? 1 : 0;
+    size_t all = 1;
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        int64_t since_ms = concurs_since(peer, accused->address.incarnation);
+        if (peer == accused || since_ms == 0 || now_ms - since_ms < notice_ms ||
+            now_ms - peer->heard_ms > detector->times.silence_ms)
+            continue;
+        all++;
+        if (peer->address.kind == NODE_SHARD)
+            shards++;
+    }
+    size_t total = detector->view->shard_count + detector->view->gateway_count;
+    return 2 * shards >= detector->view->shard_count || 2 * all > total;
+}
+
+size_t detector_remove(struct detector *detector, struct view *entry, int64_t now_ms)
+{
+    size_t removed = 0;
+    struct peer *peer, *next;
+    if (detector->view == NULL)
+        return 0;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        bool about_to_be =
+            peer->accuse_ms != 0 && !removable(detector, peer, now_ms) && removable(detector, peer, now_ms + GATHER_MS);
+        if (about_to_be)
+            return 0;
+    }
+    HASH_ITER(hh, detector->peers, peer, next) {
+        if (!removable(detector, peer, now_ms))
+            continue;
+        if (peer->address.kind == NODE_SHARD)
+            removed += view_remove_shard(entry, peer->address.id, peer->address.incarnation);
+        else
+            removed += view_remove_gateway(entry, peer->address.id, peer->address.incarnation);
+    }
+    return removed;
+}
+
+bool detector_proposes(const struct detector *detector, int64_t now_ms)
+{
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next)
+        if (peer->address.kind == NODE_SHARD && strcmp(peer->address.id, detector->self.id) < 0 &&
+            now_ms - peer->heard_ms < detector->times.suspect_ms)
+            return false;
+    return true;
+}
+
+bool detector_may_act(const struct detector *detector, int64_t now_ms)
+{
+    if (detector->view == NULL)
+        return false;
+    if (detector->appended_ms != 0 && now_ms - detector->appended_ms <= detector->times.fence_ms)
+        return true;
+    if (detector->needs_append)
+        return false;
+    size_t shards = 1;
+    size_t all = 1;
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        if (now_ms - peer->heard_ms > detector->times.fence_ms || concurs_since(peer, detector->self.incarnation) != 0)
+            continue;
+        all++;
+        if (peer->address.kind == NODE_SHARD)
+            shards++;
+    }
+    return 2 * shards > detector->view->shard_count &&
+           2 * all > detector->view->shard_count + detector->view->gateway_count;
+}
+
+bool detector_probe(struct detector *detector, struct node_address *ret_node, int64_t now_ms)
+{
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        if (peer->gone_ms != 0 || now_ms - peer->heard_ms < detector->times.suspect_ms ||
+            now_ms - peer->probed_ms < detector->times.suspect_ms)
+            continue;
+        peer->probed_ms = now_ms;
+        *ret_node = peer->address;
+        return true;
+    }
+    return false;
+}
+
+struct view_number detector_settled(const struct detector *detector, struct view_number own_marker, uint64_t except)
+{
+    struct view_number settled = own_marker;
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next)
+        if (peer->address.kind == NODE_SHARD && peer->address.incarnation != except &&
+            view_number_compare(peer->marker, settled) < 0)
+            settled = peer->marker;
+    return settled;
+}
+
+bool detector_reported(const struct detector *detector, struct view_number number)
+{
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next)
+        if (peer->address.kind == NODE_GATEWAY && view_number_compare(peer->marker, number) < 0)
+            return false;
+    return true;
+}
+
+bool detector_heard_any(const struct detector *detector, enum node_kind kind, uint32_t within_ms, int64_t now_ms)
+{
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next)
+        if (peer->address.kind == kind && now_ms - peer->heard_ms < within_ms)
+            return true;
+    return false;
+}

@@ -1,0 +1,86 @@
+/* Who is still there: failure detection, the quorum that may remove a process from the view, and the fence that stops a
+ * shard which cannot be sure of its own place. Two quorums that always meet: whoever goes on acting has heard somebody
+ * who must have been among those who remove it.
+ *
+ * Removal. A shard that has not heard a process for `silence_ms` concurs in its removal, and says so in its heartbeats
+ * for `notice_ms` before the removal may be appended and until it is decided. A removal needs at least half of the
+ * shards of the view, or more than half of all its processes, to concur. If nobody subscribes to the process's inbox
+ * any more (NATS answers 503), silence and notice together last `gone_ms`: its connection is gone, and it must prove
+ * itself by an append before it acts again. Processes that share a NATS server with nobody who is heard get
+ * `patience_ms`: their server may be what died.
+ *
+ * Fence. A shard may act while, within `fence_ms`, it has heard more than half of the shards and more than half of all
+ * processes of its view, itself included, none of them concurring in its removal; or while an append that lists it was
+ * acknowledged within `fence_ms`.
+ *
+ * A process whose own loop was late by d extends every silence by d, so that a busy machine evicts nobody.
+ *
+ * Free of I/O: heartbeats and time come in, judgements go out. Threading: loop thread.
+ */
+#ifndef SBX_COMMON_DETECTOR_H
+#define SBX_COMMON_DETECTOR_H
+
+#include "common/link.h"
+#include "common/view.h"
+#include "proto/cluster.pb-c.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct detector_times {
+    uint32_t silence_ms;  /* before concurring */
+    uint32_t notice_ms;   /* from concurring to removal */
+    uint32_t gone_ms;     /* both together, once nobody subscribes to the process's inbox */
+    uint32_t patience_ms; /* silence of everybody on one NATS server */
+    uint32_t fence_ms;    /* how long what was heard counts */
+    uint32_t suspect_ms;  /* silence after which a process is probed and proposes nothing */
+};
+
+extern const struct detector_times detector_default_times;
+
+/* The safety relation: nobody can be removed while it may still act. A text that says what is wrong, or NULL. */
+const char *detector_times_problem(const struct detector_times *times, uint32_t heartbeat_ms);
+
+struct detector;
+
+struct detector *detector_new(const struct node_address *self, const struct detector_times *times, int64_t now_ms);
+void detector_free(struct detector **detector);
+
+/* A newer view; processes that are new in it count as heard now. Keeps a reference. */
+void detector_view(struct detector *detector, struct view *view, int64_t now_ms);
+void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms);
+/* Nobody subscribes to the inbox of this process. */
+void detector_gone(struct detector *detector, uint64_t incarnation, int64_t now_ms);
+/* This process's own loop was late. */
+void detector_late(struct detector *detector, uint32_t late_ms);
+/* This process was off the bus: it needs an acknowledged append before it may act. */
+void detector_bus_lost(struct detector *detector);
+/* ... and is back on it: the others, who may have lost the same server, get the same patience from now on. */
+void detector_bus_back(struct detector *detector, int64_t now_ms);
+/* An append was acknowledged whose entry lists this process. */
+void detector_appended(struct detector *detector, int64_t now_ms);
+
+/* Call every heartbeat, and after each heartbeat heard. True if what this process concurs in has changed: a heartbeat
+ * should go out at once. */
+bool detector_tick(struct detector *detector, int64_t now_ms);
+/* Whom this process concurs in removing; fills at most `max` and returns how many there are. Ids borrow from the
+ * detector's view. */
+size_t detector_concurrences(const struct detector *detector, Signalbox__Cluster__V1__Concurrence *out, size_t max,
+                             int64_t now_ms);
+/* Which processes may be removed now; edits `entry` and returns how many were taken out. 0 while others are about to be
+ * removable, so that all of one moment go in one entry. */
+size_t detector_remove(struct detector *detector, struct view *entry, int64_t now_ms);
+/* Whether this shard is the one to propose: no live shard of the view has a lower id. */
+bool detector_proposes(const struct detector *detector, int64_t now_ms);
+/* The fence. */
+bool detector_may_act(const struct detector *detector, int64_t now_ms);
+/* The next silent process that should be probed for a subscription, at most every `suspect_ms` each; false if none. */
+bool detector_probe(struct detector *detector, struct node_address *ret_node, int64_t now_ms);
+/* The newest view whose markers all shards have reached, but for the incarnation `except` (0: none). */
+struct view_number detector_settled(const struct detector *detector, struct view_number own_marker, uint64_t except);
+/* All gateways of the view have reported what they hold, up to `number`. */
+bool detector_reported(const struct detector *detector, struct view_number number);
+/* Whether any process of this kind and view has been heard within `within_ms`. */
+bool detector_heard_any(const struct detector *detector, enum node_kind kind, uint32_t within_ms, int64_t now_ms);
+
+#endif
