@@ -430,6 +430,20 @@ static void version_acked(struct session *session, uint64_t version, bool first,
         timer_cancel(wheel, &session->repeat_timer);
 }
 
+/* Another shard serves the room now; what it says of the room follows. */
+static void tell_moved(struct session *session, const struct epoch *epoch)
+{
+    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Moved moved = SIGNALBOX__V1__MOVED__INIT;
+    char epoch_text[EPOCH_TEXT_MAX + 1];
+    epoch_format(epoch, epoch_text);
+    moved.shard = session->room->owner.id;
+    moved.epoch = epoch_text;
+    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_MOVED;
+    message.moved = &moved;
+    client_send(session->client, &message, CLASS_CONTROL);
+}
+
 void session_acked(struct gateway *gateway, const struct node_address *from,
                    const Signalbox__Cluster__V1__SessionAck *ack, int64_t now_ms)
 {
@@ -457,6 +471,8 @@ void session_acked(struct gateway *gateway, const struct node_address *from,
     room_adopt(session->room, &epoch, ack->seq, now_ms);
     if (first)
         bound(session, ack, now_ms);
+    else if (session->reporting && session->client != NULL && session->greeted)
+        tell_moved(session, &epoch);
     if (session->client != NULL && (first || session->sync == SYNC_WAITING))
         start_flow(session, ack, first, now_ms);
     version_acked(session, ack->version, first, now_ms);
