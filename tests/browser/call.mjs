@@ -105,10 +105,11 @@ const decodedFrames = async () => {
 
 /** Writes down whatever a lost connection could do to a call. */
 const watchCall = () => {
+  const isWatched = Boolean(window.seen);
   window.seen = [];
   for (const type of ['reconnecting', 'connected', 'resumed', 'rejoined', 'participantConnected',
     'participantDisconnected', 'trackSubscribed', 'trackUnsubscribed', 'connectionStateChanged', 'error']) {
-    window.signalbox.room.on(type, () => window.seen.push(type));
+    if (!isWatched) window.signalbox.room.on(type, () => window.seen.push(type));
   }
 };
 
