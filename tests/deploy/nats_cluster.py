@@ -1,0 +1,230 @@
+"""NATS servers on loopback with the configurations of deploy/nats, and Signalbox's programs as their users."""
+
+import base64
+import json
+import os
+import pathlib
+import re
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(os.environ.get("SIGNALBOX_ROOT", pathlib.Path(__file__).parents[2]))
+BUILD = pathlib.Path(os.environ.get("SIGNALBOX_BUILD", ROOT / "build"))
+NATS_CONFIGS = ROOT / "deploy" / "nats"
+PASSWORDS = {role: f"p-{role}-{os.urandom(8).hex()}" for role in ("gateway", "shard", "tool", "sys", "route")}
+API_KEY, API_SECRET = "devdeploy", os.urandom(24).hex()
+TIMEOUT_S = 30
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(what, condition):
+    """Asks until `condition()` gives something true, and gives that back."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.05)
+    raise AssertionError(f"{what}: not within {TIMEOUT_S} s")
+
+
+def make_certificates(directory):
+    """A CA, and one certificate for all servers on loopback."""
+    run = lambda *args: subprocess.run(["openssl", *args], cwd=directory, check=True, capture_output=True)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    run("req", "-x509", *key, "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test CA")
+    run("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
+    (directory / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    run("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+        "-out", "server.pem", "-extfile", "extensions")
+
+
+class Process:
+    """A program whose output goes to a file; ended with the test."""
+
+    def __init__(self, directory, name, command, environment=None):
+        self.log_path = directory / f"{name}.log"
+        self.name = name
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log,
+                                            stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def assert_runs(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.log()}")
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class NatsServer(Process):
+    def __init__(self, directory, config, name="nats-1", port=None, routes=(), route_port=None):
+        self.port = port or free_port()
+        environment = {f"NATS_{role.upper()}_PASSWORD": password for role, password in PASSWORDS.items()}
+        environment |= {"NATS_SERVER_NAME": name, "NATS_TLS_CERT": str(directory / "server.pem"),
+                        "NATS_TLS_KEY": str(directory / "server.key"), "NATS_TLS_CA": str(directory / "ca.pem")}
+        environment |= {f"NATS_ROUTE_{i}": route for i, route in enumerate(routes, 1)}
+        # What a test must change: addresses. Flags win over the file.
+        command = ["nats-server", "-c", NATS_CONFIGS / config, "-a", "127.0.0.1", "-p", self.port, "-m", free_port(),
+                   "-sd", directory / name]
+        if route_port:
+            command += ["--cluster", f"nats://route:{PASSWORDS['route']}@127.0.0.1:{route_port}"]
+        super().__init__(directory, name, command, environment)
+
+    def wait_ready(self):
+        def is_ready():
+            self.assert_runs()
+            return "Server is ready" in self.log()
+        wait_for(f"{self.name} is ready", is_ready)
+
+    def violations(self):
+        """What the server forbade."""
+        return re.findall(r".*(?:Violation|authentication error).*", self.log())
+
+
+class Member(Process):
+    """A gateway or a shard. `user` is the role that it takes at NATS."""
+
+    def __init__(self, directory, kind, number, servers, user=None, ca_file=None):
+        self.kind = kind
+        self.admin_port, self.client_port = free_port(), free_port()
+        name = f"{kind}-{number}"
+        user = user or kind
+        quoted = ", ".join(f'"{server}"' for server in servers)
+        config = f"""
+            node = {{ id = "{name}"; }};
+            cluster = {{ secret = "{'s' * 64}"; placement_seed = "{'5' * 32}"; }};
+            nats = {{ servers = [ {quoted} ]; user = "{user}"; password = "${{NATS_PASSWORD}}";
+                      tls_ca_file = "{ca_file or ''}"; }};
+            admin = {{ listen = "127.0.0.1:{self.admin_port}"; }};
+        """
+        if kind == "gateway":
+            config += f"""
+                client = {{ listen = "127.0.0.1:{self.client_port}"; }};
+                tls = {{ enabled = false; }};
+                keys = ( {{ key = "{API_KEY}"; secret = "{API_SECRET}"; }} );
+            """
+        path = directory / f"{name}.conf"
+        path.write_text(config)
+        super().__init__(directory, name, [BUILD / kind / f"signalbox-{kind}", "--config", path],
+                         {"NATS_PASSWORD": PASSWORDS[user]})
+
+    def get(self, path):
+        """Status and text; status 0 while nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=2) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def wait_ready(self):
+        def is_ready():
+            self.assert_runs()
+            return self.get("/readyz")[0] == 200
+        wait_for(f"{self.name} is ready", is_ready)
+
+
+def ctl(*args):
+    """signalboxctl: exit status and output."""
+    done = subprocess.run([BUILD / "ctl" / "signalboxctl", *args], capture_output=True, text=True, timeout=TIMEOUT_S)
+    return done.returncode, done.stdout + done.stderr
+
+
+class NatsClient:
+    """Speaks to one server as a role, in NATS's own protocol, so that nothing stands between a test and what is
+    forbidden."""
+
+    def __init__(self, port, user, ca_file=None):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+        self.lines = self.socket.makefile("rb")
+        self.lines.readline()  # INFO
+        if ca_file:
+            self.lines.close()
+            context = ssl.create_default_context(cafile=ca_file)
+            self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
+            self.lines = self.socket.makefile("rb")
+        self.answer = self.ask("CONNECT " + json.dumps({"verbose": False, "user": user, "pass": PASSWORDS.get(user, "")}))
+
+    def ask(self, line):
+        """Sends one line; gives back what the server objects to, or ""."""
+        self.socket.sendall(f"{line}\r\nPING\r\n".encode())
+        objection = ""
+        for answer in iter(self.lines.readline, b""):
+            if answer.startswith(b"PONG"):
+                break
+            if answer.startswith(b"-ERR"):
+                objection = answer.decode().strip()
+        return objection
+
+    def may_publish(self, subject):
+        return self.ask(f"PUB {subject} 0\r\n") == ""
+
+    def may_subscribe(self, subject):
+        return self.ask(f"SUB {subject} 1") == ""
+
+    def close(self):
+        self.lines.close()
+        self.socket.close()
+
+
+class JsonClient:
+    """Just enough WebSocket to join a room in JSON."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+        self.stream = self.socket.makefile("rb")
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall(("GET /v1/connect HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+                             "Sec-WebSocket-Protocol: signalbox.v1.json\r\n\r\n").encode())
+        self.status = self.stream.readline().decode()
+        while self.stream.readline() not in (b"\r\n", b""):
+            pass
+
+    def send(self, message):
+        data = json.dumps(message).encode()
+        size = bytes([0x80 | len(data)]) if len(data) < 126 else bytes([0x80 | 126]) + len(data).to_bytes(2, "big")
+        self.socket.sendall(bytes([0x81]) + size + bytes(4) + data)  # masked with zeroes
+
+    def receive(self):
+        """The next message; control frames are passed over."""
+        while True:
+            head = self.stream.read(2)
+            if len(head) < 2:
+                raise AssertionError("the gateway closed the connection")
+            first, size = head
+            if size == 126:
+                size = int.from_bytes(self.stream.read(2), "big")
+            data = self.stream.read(size)
+            if first & 0x0F == 1:
+                return json.loads(data)
+
+    def receive_until(self, name):
+        while True:
+            message = self.receive()
+            if name in message:
+                return message[name]
+
+    def close(self):
+        self.stream.close()
+        self.socket.close()
