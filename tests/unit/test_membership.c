@@ -479,8 +479,8 @@ static void hear_concurring(const char *id, uint64_t accused)
     membership_heartbeat(membership, &beat, now_ms);
 }
 
-/* Passes time while `b` stays silent and `a` is heard, concurring from `a_concurs_ms` of silence on. Returns the silence at
- * which an append was made, or -1. */
+/* Passes time while `b` stays silent and `a` is heard, concurring from `a_concurs_ms` of silence on. Returns the
+ * silence at which an append was made, or -1. */
 static int64_t silence_of_b(int64_t limit_ms, int64_t a_concurs_ms)
 {
     int64_t start_ms = now_ms;
@@ -527,8 +527,8 @@ START_TEST(who_is_silent_is_removed_after_a_notice_by_a_quorum)
         hear_concurring("y", now_ms - start_ms >= membership_default_times.detector.silence_ms ? 'x' : 0);
     }
     int64_t took_ms = now_ms - start_ms;
-    ck_assert_int_ge(took_ms, membership_default_times.detector.silence_ms +
-                                  membership_default_times.detector.notice_ms);
+    ck_assert_int_ge(took_ms,
+                     membership_default_times.detector.silence_ms + membership_default_times.detector.notice_ms);
     ck_assert_int_le(took_ms, 3500);
     ck_assert_ptr_null(view_find_shard(proposed, "x"));
     ck_assert_ptr_nonnull(view_find_shard(proposed, "y"));
