@@ -463,6 +463,11 @@ static void rebind(const struct binding *binding, struct member *member)
         depart(binding, member, true);
         return;
     }
+    if (state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DETACHED) {
+        /* Gone again before it was bound: that is no reason to take the session from whoever has it. */
+        refuse_stale(binding);
+        return;
+    }
     if (!member->detached || member->gateway->address.incarnation != binding->from->incarnation)
         member_tell_closed(member, SIGNALBOX__V1__LEAVE_REASON__REPLACED);
     move(binding, member, max_u64(member->bind_generation, state->token_bind_generation) + 1);
@@ -542,11 +547,9 @@ static bool answer_departed(const struct binding *binding)
         return true;
     }
     /* Seen by others it was disconnected; to itself, it came too late. */
-    Signalbox__V1__LeaveReason reason = departure->reason;
-    if (reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED)
-        reason = SIGNALBOX__V1__LEAVE_REASON__WINDOW_EXPIRED;
-    else if (reason == SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT)
-        reason = SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE;
+    Signalbox__V1__LeaveReason reason = departure->reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED
+                                            ? SIGNALBOX__V1__LEAVE_REASON__WINDOW_EXPIRED
+                                            : departure->reason;
     refuse(binding, SIGNALBOX__V1__CODE__NOT_FOUND, reason, departure_action(reason), 0, "this session has ended");
     return true;
 }
