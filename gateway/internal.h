@@ -21,7 +21,6 @@ enum {
     INTEREST_SIDS_MAX = 64,
     SDP_MAX = 48 * 1024,
     CANDIDATE_MAX = 1024,
-    MID_MAX = 32,
     TRACK_ID_MAX = 64,
     ATTRIBUTE_KEY_MAX = 64,
     ATTRIBUTE_VALUE_MAX = 512,
@@ -84,6 +83,7 @@ struct session {
     bool greeted;          /* hello_ok is out */
     bool by_sid;           /* in gateway->sessions_by_sid */
     bool reporting;        /* a new owner has not acknowledged it yet */
+    bool room_sent;        /* the client has sent to the room on this connection */
     bool has_position;     /* epoch and seq say where the client stands */
     bool ask_snapshot;     /* the sync request under way wants a snapshot */
     uint8_t repeats;

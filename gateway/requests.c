@@ -86,28 +86,14 @@ static void relay(struct request *request, ServerMessage *out, Signalbox__Cluste
     payload_unref(&packed);
 }
 
-static bool check_description(struct request *request, const char *sdp, Signalbox__V1__TrackMapping **mappings,
-                              size_t mapping_count)
-{
-    const char *problem = NULL;
-    if (strlen(sdp) > SDP_MAX)
-        problem = "sdp: at most 48 KiB";
-    else if (mapping_count > request->client->gateway->options.limits.tracks)
-        problem = "tracks: more than limits.tracks";
-    for (size_t i = 0; problem == NULL && i < mapping_count; i++)
-        if (strlen(mappings[i]->mid) > MID_MAX || strlen(mappings[i]->track_id) > TRACK_ID_MAX)
-            problem = "tracks: mid has at most 32 bytes, track_id at most 64";
-    if (problem != NULL)
-        refuse(request, SIGNALBOX__V1__CODE__TOO_LARGE, problem);
-    return problem == NULL;
-}
-
 static void on_offer(struct request *request)
 {
     Signalbox__V1__Offer *offer = request->message->offer;
     ServerMessage out = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
-    if (!check_description(request, offer->sdp, offer->tracks, offer->n_tracks))
+    if (strlen(offer->sdp) > SDP_MAX) {
+        refuse(request, SIGNALBOX__V1__CODE__TOO_LARGE, "offer.sdp: at most 48 KiB");
         return;
+    }
     out.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_OFFER;
     out.offer = offer;
     relay(request, &out, SIGNALBOX__CLUSTER__V1__RELAY__KIND__OFFER, CLASS_NEGOTIATION, offer->negotiation,
@@ -118,8 +104,10 @@ static void on_answer(struct request *request)
 {
     Signalbox__V1__Answer *answer = request->message->answer;
     ServerMessage out = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
-    if (!check_description(request, answer->sdp, answer->tracks, answer->n_tracks))
+    if (strlen(answer->sdp) > SDP_MAX) {
+        refuse(request, SIGNALBOX__V1__CODE__TOO_LARGE, "answer.sdp: at most 48 KiB");
         return;
+    }
     out.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_ANSWER;
     out.answer = answer;
     relay(request, &out, SIGNALBOX__CLUSTER__V1__RELAY__KIND__ANSWER, CLASS_NEGOTIATION, answer->negotiation,
@@ -245,7 +233,12 @@ static void send_to_room(struct request *request, const Signalbox__V1__Send *sen
         refuse(request, SIGNALBOX__V1__CODE__INVALID, "route.seq: reliable messages to the room are numbered 1, 2, 3");
         return;
     }
+    /* A client begins each connection with what was not acknowledged: everything before that was. */
+    if (!session->room_sent && request->message->route->seq - 1 > session->room_send_acked)
+        session->room_send_acked = request->message->route->seq - 1;
+    session->room_sent = true;
     fill_message(session, send, &message);
+    room_send.acked = session->room_send_acked;
     room_send.room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
     room_send.sid = session->sid_text;
     room_send.bind_generation = session->bind_generation;

@@ -184,6 +184,8 @@ static void on_room_send(struct shard *shard, const struct node_address *from,
         metric_add_at(M_RELAYS_REFUSED, RELAY_STALE_SENDER, 1);
         return;
     }
+    if (send->acked > member->room_send_seq)
+        member->room_send_seq = send->acked;
     if (send->sender_seq == member->room_send_seq + 1) {
         member->room_send_seq++;
         send->message->from = member->sid_text;
