@@ -121,7 +121,9 @@ METRIC(M_UPGRADES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_upgrades_total", "ou
        "no_subprotocol,malformed_subprotocols,address_busy,not_ready,token_refused,lost",
        "Requests to open a WebSocket, by what became of them")
 METRIC(M_HTTP_REQUESTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_http_requests_total", "route",
-       "connect,leave,demo_token,file,root,other", "HTTP requests on the clients' listener")
+       "connect,leave,demo_token,file,root,other,malformed",
+       "HTTP requests on the clients' listener; malformed: one that could not be parsed, or a connection that ended "
+       "before one was whole")
 METRIC(M_WS_CLOSED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_closed_total", "cause",
        "client_left,client_closed,lost,gateway,slow,ping_timeout,protocol_error,abuse,shutdown",
        "WebSocket connections that ended, by what ended them")

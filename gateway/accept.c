@@ -48,12 +48,14 @@ void conn_on_socket_close(void *data)
     assert(conn->phase != CONN_OPEN && conn->phase != CONN_CLOSING && conn->phase != CONN_LINGERING);
     if (conn->phase == CONN_UPGRADING)
         http_api_abandon(conn->upgrade);
+    /* H2O answers by itself what it cannot parse. */
+    if (conn->phase == CONN_HTTP && !conn->requested)
+        metric_add_at(M_HTTP_REQUESTS, ROUTE_MALFORMED, 1);
     timer_cancel(loop_timers(front->loop), &conn->timer);
     peers_leave(front->peers, &conn->peer);
     free(conn->writing);
     list_remove(&conn->link);
-    front->socket_count--;
-    metric_set(M_CLIENT_SOCKETS, (int64_t)front->socket_count);
+    front_socket_gone(front);
     free(conn);
 }
 
@@ -190,8 +192,7 @@ void conn_accept(struct front *front, h2o_socket_t *sock)
     list_init(&conn->dirty);
     list_append(&front->conns, &conn->link);
     timer_init(&conn->timer, on_timer);
-    front->socket_count++;
-    metric_set(M_CLIENT_SOCKETS, (int64_t)front->socket_count);
+    front_socket_opened(front);
     sock->data = conn;
     sock->on_close.cb = conn_on_socket_close;
     sock->on_close.data = conn;

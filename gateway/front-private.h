@@ -42,6 +42,8 @@ struct front {
 
     struct list conns;
     size_t socket_count, websocket_count;
+    size_t socket_peak; /* since memory was last given back */
+    struct timer give_back;
     struct list dirty; /* conns that have something to write, or to tell */
     struct loop_task flush;
     struct buf scratch; /* what one write is gathered in */
@@ -75,8 +77,9 @@ struct conn {
     };
     uint8_t phase; /* enum conn_phase */
     uint8_t encoding;
-    bool exempt; /* the peer is a trusted proxy, whose clients are counted one by one */
-    bool paused; /* not reading, because too much waits to be written */
+    bool exempt;        /* the peer is a trusted proxy, whose clients are counted one by one */
+    bool paused;        /* not reading, because too much waits to be written */
+    bool requested : 1; /* a request has been routed */
     bool ping_sent : 1, ping_due : 1, clean : 1, failed : 1, peer_closed : 1, close_sent : 1;
 
     struct list dirty; /* front->dirty */
@@ -92,6 +95,10 @@ struct conn {
 
 /* H2O limits how long a request may take, but not how long an answer waits to be read. */
 enum { CONN_HTTP_SILENCE_MAX_MS = 60000 };
+
+/* front.c */
+void front_socket_opened(struct front *front);
+void front_socket_gone(struct front *front);
 
 /* accept.c */
 void conn_accept(struct front *front, h2o_socket_t *sock);
@@ -125,5 +132,6 @@ enum {
     UPGRADE_TOKEN_REFUSED,
     UPGRADE_LOST
 };
+enum { ROUTE_CONNECT, ROUTE_LEAVE, ROUTE_DEMO_TOKEN, ROUTE_FILE, ROUTE_ROOT, ROUTE_OTHER, ROUTE_MALFORMED };
 
 #endif

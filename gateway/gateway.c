@@ -141,8 +141,10 @@ struct client *gateway_client_open(struct gateway *gateway, void *transport, str
     return client;
 }
 
-/* Counts against a client that keeps on breaking rules; true if it has been closed for it. */
-static bool strike(struct client *client, uint32_t strikes, int64_t now_ms)
+/* Counts against a client that keeps on breaking rules; true if it has been closed for it, with `close_code` and
+ * `reason`. */
+static bool strike(struct client *client, uint32_t strikes, uint16_t close_code, Signalbox__V1__LeaveReason reason,
+                   int64_t now_ms)
 {
     int64_t decayed = (now_ms - client->strikes_updated_ms) / 1000;
     if (decayed > 0) {
@@ -153,10 +155,10 @@ static bool strike(struct client *client, uint32_t strikes, int64_t now_ms)
     if (client->strikes < client->gateway->options.limits.abuse_strikes)
         return false;
     struct session *session = client->session;
-    client_end(client, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, SIGNALBOX__V1__LEAVE_ACTION__STOP, 0,
+    client_end(client, close_code, reason, SIGNALBOX__V1__LEAVE_ACTION__STOP, 0,
                "kept on breaking the protocol or exceeding its budget");
     if (session != NULL)
-        session_depart(session, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms);
+        session_depart(session, reason, now_ms);
     return true;
 }
 
@@ -185,7 +187,7 @@ static bool within_budget(struct client *client, const Signalbox__V1__ClientMess
     uint32_t wait_ms = messages_ok ? bucket_wait_ms(&client->bytes, &bytes, (uint32_t)size, now_ms)
                                    : bucket_wait_ms(&client->messages, &messages, 1, now_ms);
     metric_add_at(M_THROTTLED, messages_ok ? 1 : 0, 1);
-    if (strike(client, 1, now_ms))
+    if (strike(client, 1, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms))
         return false;
     if (message->request_id != 0)
         client_result(client, message->request_id, SIGNALBOX__V1__CODE__THROTTLED, wait_ms,
@@ -233,7 +235,8 @@ void gateway_client_malformed(struct gateway *gateway, struct client *client, co
                    SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, error);
         return;
     }
-    if (!strike(client, STRIKES_PER_MALFORMED, now_ms))
+    if (!strike(client, STRIKES_PER_MALFORMED, CLOSE_PROTOCOL_ERROR, SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR,
+                now_ms))
         client_result(client, 0, SIGNALBOX__V1__CODE__INVALID, 0, error);
 }
 

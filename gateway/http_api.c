@@ -17,8 +17,6 @@ enum {
     DEMO_NAME_MAX = 128,
 };
 
-enum { ROUTE_CONNECT, ROUTE_LEAVE, ROUTE_DEMO_TOKEN, ROUTE_FILE, ROUTE_ROOT, ROUTE_OTHER };
-
 struct api_handler {
     h2o_handler_t super;
     struct front *front;
@@ -45,6 +43,7 @@ static struct front *front_of(h2o_handler_t *handler, h2o_req_t *req, unsigned r
 {
     struct front *front = ((struct api_handler *)handler)->front;
     metric_add_at(M_HTTP_REQUESTS, route, 1);
+    conn_of(req)->requested = true;
     conn_set_timer(conn_of(req), CONN_HTTP_SILENCE_MAX_MS);
     return front;
 }
@@ -458,6 +457,13 @@ static void add_files(struct front *front, h2o_hostconf_t *host, const char *dir
     add_handler(front, path, on_no_file);
 }
 
+/* A request that H2O could parse, but refuses by itself (400, 413), ends up at the fallback path. */
+static void on_refused(h2o_logger_t *logger, h2o_req_t *req)
+{
+    metric_add_at(M_HTTP_REQUESTS, ROUTE_MALFORMED, 1);
+    conn_of(req)->requested = true;
+}
+
 /* The first path that matches counts. */
 void http_api_register(struct front *front, h2o_hostconf_t *host)
 {
@@ -470,4 +476,5 @@ void http_api_register(struct front *front, h2o_hostconf_t *host)
     if (front->options.web_root != NULL)
         add_files(front, host, "/sdk/");
     add_handler(front, h2o_config_register_path(host, "/", 0), on_root);
+    h2o_create_logger(&host->fallback_path, sizeof(h2o_logger_t))->log_access = on_refused;
 }

@@ -86,14 +86,28 @@ static void relay(struct request *request, ServerMessage *out, Signalbox__Cluste
     payload_unref(&packed);
 }
 
+static bool check_description(struct request *request, const char *sdp, Signalbox__V1__TrackMapping **mappings,
+                              size_t mapping_count)
+{
+    const char *problem = NULL;
+    if (strlen(sdp) > SDP_MAX)
+        problem = "sdp: at most 48 KiB";
+    else if (mapping_count > request->client->gateway->options.limits.tracks)
+        problem = "tracks: more than limits.tracks";
+    for (size_t i = 0; problem == NULL && i < mapping_count; i++)
+        if (strlen(mappings[i]->mid) > MID_MAX || strlen(mappings[i]->track_id) > TRACK_ID_MAX)
+            problem = "tracks: mid has at most 32 bytes, track_id at most 64";
+    if (problem != NULL)
+        refuse(request, SIGNALBOX__V1__CODE__TOO_LARGE, problem);
+    return problem == NULL;
+}
+
 static void on_offer(struct request *request)
 {
     Signalbox__V1__Offer *offer = request->message->offer;
     ServerMessage out = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
-    if (strlen(offer->sdp) > SDP_MAX) {
-        refuse(request, SIGNALBOX__V1__CODE__TOO_LARGE, "offer.sdp: at most 48 KiB");
+    if (!check_description(request, offer->sdp, offer->tracks, offer->n_tracks))
         return;
-    }
     out.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_OFFER;
     out.offer = offer;
     relay(request, &out, SIGNALBOX__CLUSTER__V1__RELAY__KIND__OFFER, CLASS_NEGOTIATION, offer->negotiation,
@@ -104,10 +118,8 @@ static void on_answer(struct request *request)
 {
     Signalbox__V1__Answer *answer = request->message->answer;
     ServerMessage out = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
-    if (strlen(answer->sdp) > SDP_MAX) {
-        refuse(request, SIGNALBOX__V1__CODE__TOO_LARGE, "answer.sdp: at most 48 KiB");
+    if (!check_description(request, answer->sdp, answer->tracks, answer->n_tracks))
         return;
-    }
     out.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_ANSWER;
     out.answer = answer;
     relay(request, &out, SIGNALBOX__CLUSTER__V1__RELAY__KIND__ANSWER, CLASS_NEGOTIATION, answer->negotiation,

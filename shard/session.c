@@ -547,9 +547,11 @@ static bool answer_departed(const struct binding *binding)
         return true;
     }
     /* Seen by others it was disconnected; to itself, it came too late. */
-    Signalbox__V1__LeaveReason reason = departure->reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED
-                                            ? SIGNALBOX__V1__LEAVE_REASON__WINDOW_EXPIRED
-                                            : departure->reason;
+    Signalbox__V1__LeaveReason reason = departure->reason;
+    if (reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED)
+        reason = SIGNALBOX__V1__LEAVE_REASON__WINDOW_EXPIRED;
+    else if (reason == SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT)
+        reason = SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE;
     refuse(binding, SIGNALBOX__V1__CODE__NOT_FOUND, reason, departure_action(reason), 0, "this session has ended");
     return true;
 }

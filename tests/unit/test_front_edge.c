@@ -280,11 +280,11 @@ START_TEST(open_says_what_is_wrong)
     static const struct config_strings bad = {bad_values, 1};
     options.trusted_proxies = &bad;
     ck_assert_ptr_null(front_open(loop, &options, NULL, front_error, sizeof(front_error)));
-    ck_assert_ptr_nonnull(strstr(front_error, "client.trusted_proxies \"10.0.0.0/99\""));
+    ck_assert_ptr_nonnull(strstr(front_error, "proxy.trusted: \"10.0.0.0/99\""));
     options.trusted_proxies = NULL;
     options.proxy_protocol = true;
     ck_assert_ptr_null(front_open(loop, &options, NULL, front_error, sizeof(front_error)));
-    ck_assert_ptr_nonnull(strstr(front_error, "client.trusted_proxies is empty"));
+    ck_assert_ptr_nonnull(strstr(front_error, "proxy.trusted is empty"));
     options.proxy_protocol = false;
     options.listen = "localhost";
     ck_assert_ptr_null(front_open(loop, &options, NULL, front_error, sizeof(front_error)));

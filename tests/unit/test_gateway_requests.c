@@ -539,7 +539,7 @@ START_TEST(malformed_messages_add_up)
         gateway_client_malformed(f.gateway, f.clients[ann].client, "not protobuf", f.now_ms);
     ck_assert_int_eq(count, 25);
     ck_assert_int_eq((int)result_of(&f, ann, 0)->code, CODE(INVALID));
-    assert_closed(&f, ann, CLOSE_ABUSE, REASON(ABUSE), ACTION(STOP));
+    assert_closed(&f, ann, CLOSE_PROTOCOL_ERROR, REASON(PROTOCOL_ERROR), ACTION(STOP));
 }
 END_TEST
 

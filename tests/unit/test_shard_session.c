@@ -109,7 +109,7 @@ START_TEST(leaving_before_the_join_is_acknowledged_leaves)
     ck_assert_uint_eq(shard_stats(fixture.shard).participants, 1);
     /* A late repeat of the join does not bring it back. */
     ann.version = 1;
-    assert_refused(person_join(&fixture, &ann), CODE(NOT_FOUND), REASON(CLIENT_LEFT), ACTION(REJOIN));
+    assert_refused(person_join(&fixture, &ann), CODE(NOT_FOUND), REASON(SESSION_GONE), ACTION(REJOIN));
     ck_assert_uint_eq(shard_stats(fixture.shard).participants, 1);
 }
 END_TEST
