@@ -1,0 +1,124 @@
+/* Bus messages, all the way into a shard's and a gateway's decisions. What comes from the bus was sent by a process of
+ * the cluster, perhaps of another version: it must be refused, not crash anybody. */
+#include "common/link.h"
+#include "gateway/gateway.h"
+#include "shard/shard.h"
+#include <assert.h>
+#include <stdint.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static const char secret[] = "0123456789abcdef0123456789abcdef";
+static const struct node_address shard_address = {.kind = NODE_SHARD, .id = "shard-1", .incarnation = 7};
+static const struct node_address gateway_address = {.kind = NODE_GATEWAY, .id = "gateway-1", .incarnation = 5};
+
+struct world {
+    struct timer_wheel wheel;
+    struct shard *shard;
+    struct gateway *gateway;
+};
+
+static int on_publish(void *ctx, const char *subject, struct payload *envelope)
+{
+    return 0;
+}
+
+static enum link_verdict on_judge(void *ctx, const struct node_address *from, struct view_number view)
+{
+    return view.generation > 1 ? LINK_HOLD : LINK_ACCEPT;
+}
+
+static void on_item(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
+                    int64_t now_ms)
+{
+    struct world *world = ctx;
+    shard_item(world->shard, &gateway_address, item, now_ms);
+    gateway_item(world->gateway, &shard_address, item, now_ms);
+}
+
+static void on_gap(void *ctx, const struct node_address *from, int64_t now_ms)
+{
+    struct world *world = ctx;
+    gateway_gap(world->gateway, &shard_address, now_ms);
+}
+
+static struct view_number on_view(void *ctx)
+{
+    return (struct view_number){1, 1};
+}
+
+static void on_to_gateway(void *ctx, const struct node_address *gateway, struct payload *item)
+{
+}
+
+static void on_flush_soon(void *ctx)
+{
+}
+
+static int64_t on_wall_ms(void *ctx)
+{
+    return INT64_C(1800000000000);
+}
+
+static struct view_number on_marker(void *ctx)
+{
+    return (struct view_number){1, 1};
+}
+
+static void on_send(void *ctx, void *transport, struct outmsg *message, enum message_class class)
+{
+}
+
+static void on_close(void *ctx, void *transport, uint16_t code, const char *reason)
+{
+}
+
+static void on_to_shard(void *ctx, const struct node_address *shard, struct payload *item)
+{
+}
+
+static void open_world(struct world *world)
+{
+    static const struct shard_actions shard_actions = {
+        .to_gateway = on_to_gateway, .flush_soon = on_flush_soon, .wall_ms = on_wall_ms, .marker = on_marker};
+    static const struct gateway_actions gateway_actions = {
+        .send = on_send, .close = on_close, .to_shard = on_to_shard, .wall_ms = on_wall_ms};
+    struct shard_options shard_options = {.self = shard_address, .limits = shard_default_limits};
+    struct gateway_options gateway_options = {.self = gateway_address, .limits = gateway_default_limits};
+    struct jwt_keyring *ring = jwt_keyring_new(10);
+    struct token_keys keys;
+    struct view *view = view_copy(NULL);
+    struct view_node node = {.id = "shard-1", .incarnation = 7, .weight = 100, .full_weight = 100};
+
+    timer_wheel_init(&world->wheel, 0);
+    token_key_init(&keys, secret, NULL);
+    world->shard = shard_new(&shard_options, &world->wheel, &shard_actions, world);
+    world->gateway = gateway_new(&gateway_options, ring, &keys, &world->wheel, &gateway_actions, world);
+    jwt_keyring_unref(&ring);
+    view->number = (struct view_number){1, 1};
+    view_put_shard(view, &node);
+    shard_view(world->shard, view, 0);
+    gateway_view(world->gateway, view, 0);
+    gateway_bus(world->gateway, true, 0);
+    view_unref(&view);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const struct link_handlers handlers = {
+        .publish = on_publish, .judge = on_judge, .item = on_item, .gap = on_gap, .view = on_view};
+    struct world world;
+    open_world(&world);
+    struct links *links = links_new(&shard_address, &handlers, &world);
+    links_receive(links, data, size, 1);
+    links_receive(links, data, size, 2); /* a repeat */
+    links_release(links, 3);
+    shard_flush(world.shard, 10);
+    timer_wheel_advance(&world.wheel, 60 * 1000);
+    shard_flush(world.shard, 60 * 1000);
+    links_free(&links);
+    gateway_free(&world.gateway);
+    shard_free(&world.shard);
+    return 0;
+}
