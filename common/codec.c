@@ -103,6 +103,8 @@ static bool check_string(const struct check *check, const ProtobufCMessageDescri
 static const ProtobufCFieldDescriptor *find_field(const ProtobufCMessageDescriptor *type,
                                                   const ProtobufCFieldDescriptor *last, uint32_t number)
 {
+    if (type->n_fields == 0)
+        return NULL;
     const ProtobufCFieldDescriptor *next = last ? last + 1 : type->fields;
     if (last && last->id == number)
         return last;
