@@ -1,0 +1,251 @@
+/* The coordinator: starts the workers, takes them through the phases of a run together, shows how far they are,
+ * measures the servers between the phases and reports. */
+#include "common/clock.h"
+#include "tests/load/report.h"
+#include "tests/load/worker.h"
+#include <errno.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { POLL_US = 50000, PROGRESS_US = 250000, PATIENCE_S = 60, EXIT_WRONG_USAGE = 2 };
+
+struct coordinator {
+    struct swarm_options options;
+    struct worker_stats *workers; /* shared with them */
+    struct worker_stats total;
+    pid_t pids[PROCESSES_MAX];
+    struct report report;
+    int64_t progress_us;
+    int serial;
+    bool progress;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number)
+{
+    interrupted = 1;
+}
+
+/* --- workers --- */
+
+static int start_workers(struct coordinator *coordinator, const char *run)
+{
+    const struct swarm_options *options = &coordinator->options;
+    size_t size = options->processes * sizeof *coordinator->workers;
+    coordinator->workers = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (coordinator->workers == MAP_FAILED) {
+        perror("signalbox-swarm: mmap");
+        return -1;
+    }
+    for (unsigned i = 0; i < options->processes; i++) {
+        pid_t pid = fork();
+        if (pid == 0)
+            exit(worker_run(options, i, run, &coordinator->workers[i]));
+        if (pid < 0) {
+            perror("signalbox-swarm: fork");
+            return -1;
+        }
+        coordinator->pids[i] = pid;
+    }
+    return 0;
+}
+
+/* Notes that it has ended, and how. */
+static void reaped(struct coordinator *coordinator, unsigned index, int status)
+{
+    coordinator->pids[index] = 0;
+    if (status != 0)
+        coordinator->report.failure = "a worker process failed";
+}
+
+/* Those that have taken leave end by themselves. */
+static void stop_workers(struct coordinator *coordinator, bool have_left)
+{
+    for (unsigned i = 0; i < coordinator->options.processes; i++) {
+        int status;
+        if (coordinator->pids[i] == 0)
+            continue;
+        if (!have_left)
+            kill(coordinator->pids[i], SIGTERM);
+        if (waitpid(coordinator->pids[i], &status, 0) == coordinator->pids[i])
+            reaped(coordinator, i, have_left ? status : 0);
+    }
+}
+
+/* False when one has ended that was not to. */
+static bool workers_alive(struct coordinator *coordinator)
+{
+    bool alive = true;
+    for (unsigned i = 0; i < coordinator->options.processes; i++) {
+        int status;
+        if (coordinator->pids[i] != 0 && waitpid(coordinator->pids[i], &status, WNOHANG) == coordinator->pids[i])
+            reaped(coordinator, i, status);
+        alive = alive && coordinator->pids[i] != 0;
+    }
+    return alive;
+}
+
+static void sum_up(struct coordinator *coordinator, bool histograms)
+{
+    struct worker_stats *total = &coordinator->total;
+    memset(total, 0, sizeof *total);
+    for (unsigned i = 0; i < coordinator->options.processes; i++) {
+        const struct worker_stats *worker = &coordinator->workers[i];
+        total->joined += worker->joined;
+        total->unconverged += worker->unconverged;
+        if (worker->phase_took_us > total->phase_took_us)
+            total->phase_took_us = worker->phase_took_us;
+#define X(name, what) total->name += worker->name;
+        SWARM_COUNTERS(X)
+#undef X
+        if (!histograms)
+            continue;
+#define X(name, what) histogram_merge(&total->name##_us, &worker->name##_us);
+        SWARM_HISTOGRAMS(X)
+#undef X
+    }
+}
+
+/* --- phases --- */
+
+static void show_progress(struct coordinator *coordinator, const char *what, int64_t begun_us)
+{
+    const struct worker_stats *total = &coordinator->total;
+    int64_t now_us = clock_mono_us();
+    if (!coordinator->progress || now_us < coordinator->progress_us)
+        return;
+    coordinator->progress_us = now_us + PROGRESS_US;
+    sum_up(coordinator, false);
+    fprintf(stderr,
+            "\r\033[K%-7s %4d s  joined %llu of %u  messages %llu  events %llu  repeated %llu  lost connections %llu  "
+            "violations %llu",
+            what, (int)((now_us - begun_us) / 1000000), (unsigned long long)total->joined,
+            coordinator->options.participants, (unsigned long long)total->directed_delivered,
+            (unsigned long long)total->room_events, (unsigned long long)total->directed_repeats,
+            (unsigned long long)total->disconnects_unexpected,
+            (unsigned long long)(total->violations_roster + total->violations_order + total->violations_protocol));
+    fflush(stderr);
+}
+
+static bool all_reached(const struct coordinator *coordinator)
+{
+    for (unsigned i = 0; i < coordinator->options.processes; i++)
+        if (__atomic_load_n(&coordinator->workers[i].reached_serial, __ATOMIC_ACQUIRE) != coordinator->serial)
+            return false;
+    return true;
+}
+
+/* Takes all workers through a phase. False, with the reason in the report, if the run cannot go on. */
+static bool run_phase(struct coordinator *coordinator, enum phase phase, const char *what, double limit_s)
+{
+    int64_t begun_us = clock_mono_us();
+    coordinator->serial++;
+    for (unsigned i = 0; i < coordinator->options.processes; i++) {
+        coordinator->workers[i].wanted = phase;
+        __atomic_store_n(&coordinator->workers[i].wanted_serial, coordinator->serial, __ATOMIC_RELEASE);
+    }
+    while (!all_reached(coordinator)) {
+        usleep(POLL_US);
+        show_progress(coordinator, what, begun_us);
+        if (!workers_alive(coordinator) && !all_reached(coordinator))
+            coordinator->report.failure = "a worker process ended early";
+        else if (interrupted && phase != PHASE_LEAVE)
+            coordinator->report.failure = "interrupted";
+        else if ((double)(clock_mono_us() - begun_us) > limit_s * 1e6)
+            coordinator->report.failure =
+                phase == PHASE_LEAVE ? "not everybody could leave in time" : "not everybody was there in time";
+        else
+            continue;
+        return false;
+    }
+    sum_up(coordinator, false);
+    return true;
+}
+
+static bool check(struct coordinator *coordinator)
+{
+    bool went_on = run_phase(coordinator, PHASE_CHECK, "check", coordinator->options.settle_s + PATIENCE_S);
+    coordinator->report.unconverged += coordinator->total.unconverged;
+    return went_on;
+}
+
+static int take_sample(struct coordinator *coordinator, enum moment moment)
+{
+    struct sample *sample = &coordinator->report.samples[moment];
+    if (observe_tier(&coordinator->options.gateways, &sample->gateways) != 0 ||
+        observe_tier(&coordinator->options.shards, &sample->shards) != 0)
+        return -1;
+    sample->kernel_bytes = observe_kernel_bytes();
+    sample->at_us = clock_mono_us();
+    sample->taken = true;
+    return 0;
+}
+
+static void run_phases(struct coordinator *coordinator)
+{
+    const struct swarm_options *options = &coordinator->options;
+    struct report *report = &coordinator->report;
+    double slowest_s = options->participants / options->join_rate * 2 + PATIENCE_S;
+    if (!run_phase(coordinator, PHASE_JOIN, "join", slowest_s))
+        return;
+    report->join_took_us = coordinator->total.phase_took_us;
+    if (!check(coordinator) || take_sample(coordinator, MOMENT_JOINED) != 0)
+        return;
+    if (!run_phase(coordinator, PHASE_HOLD, "hold", options->hold_s + PATIENCE_S) ||
+        take_sample(coordinator, MOMENT_HELD) != 0)
+        return;
+    /* A storm comes out of the midst of the traffic, not after a pause in which everything has been delivered. */
+    if (options->storm == STORM_NONE) {
+        check(coordinator);
+        return;
+    }
+    if (options->storm_rate > 0)
+        slowest_s = options->participants / options->storm_rate * 2 + PATIENCE_S;
+    if (!run_phase(coordinator, PHASE_STORM, "storm", slowest_s))
+        return;
+    report->storm_took_us = coordinator->total.phase_took_us;
+    take_sample(coordinator, MOMENT_STORMED);
+    check(coordinator);
+}
+
+int main(int argc, char **argv)
+{
+    static struct coordinator coordinator;
+    struct report *report = &coordinator.report;
+    uint8_t random[4];
+    char run[9];
+    enum options_result result = options_parse(&coordinator.options, argc, argv);
+    if (result != OPTIONS_OK)
+        return result == OPTIONS_HELP ? EXIT_SUCCESS : EXIT_WRONG_USAGE;
+    report->options = &coordinator.options;
+    report->total = &coordinator.total;
+    coordinator.progress = !coordinator.options.quiet && isatty(STDERR_FILENO);
+    if (sodium_init() < 0 || take_sample(&coordinator, MOMENT_BEFORE) != 0)
+        return EXIT_FAILURE;
+    randombytes_buf(random, sizeof random);
+    sodium_bin2hex(run, sizeof run, random, sizeof random);
+    signal(SIGINT, on_interrupt);
+    signal(SIGTERM, on_interrupt);
+
+    if (start_workers(&coordinator, run) != 0) {
+        stop_workers(&coordinator, false);
+        return EXIT_FAILURE;
+    }
+    run_phases(&coordinator);
+    const char *failure = report->failure;
+    bool have_left = run_phase(&coordinator, PHASE_LEAVE, "leave", PATIENCE_S);
+    stop_workers(&coordinator, have_left);
+    if (failure != NULL)
+        report->failure = failure;
+    if (coordinator.progress)
+        fputs("\r\033[K", stderr);
+    sum_up(&coordinator, true);
+    return report_write(report) ? EXIT_SUCCESS : EXIT_FAILURE;
+}

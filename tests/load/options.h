@@ -1,0 +1,62 @@
+/* What the user asked for: signalbox-swarm's command line, checked, with the limits that keep a slip of the finger from
+ * hurting a host.
+ *
+ * Ownership: strings are borrowed from the command line and the environment. */
+#ifndef SBX_LOAD_OPTIONS_H
+#define SBX_LOAD_OPTIONS_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+    URLS_MAX = 64,
+    PIDS_MAX = 64,
+    ROOM_SIZE_MAX = 64,
+    PARTICIPANTS_MAX = 250000,
+    PARTICIPANTS_PER_PROCESS = 18000,
+    PROCESSES_MAX = 64,
+    CONNECTIONS_PER_ADDRESS = 4000,
+    JOIN_RATE_MAX = 20000,
+};
+
+enum storm { STORM_NONE, STORM_FULL, STORM_RESUMED };
+
+struct target {
+    struct sockaddr_storage address;
+    socklen_t address_size;
+    char host[256]; /* as given: the Host header and the name in the certificate */
+    bool loopback;
+};
+
+struct pids {
+    pid_t pids[PIDS_MAX];
+    size_t count;
+};
+
+struct swarm_options {
+    struct target targets[URLS_MAX];
+    size_t target_count;
+    const char *key, *secret, *ca_file, *json_file;
+    unsigned participants, processes;
+    unsigned room_size_fixed; /* 0: drawn, with the mean below */
+    double room_size_mean;
+    double join_rate; /* per second */
+    double hold_s, settle_s;
+    double messages_per_min, mutes_per_min, signals_per_min; /* per participant */
+    double churn_percent_per_min;
+    enum storm storm;
+    double storm_rate; /* per second; 0: all at once */
+    uint64_t seed;
+    bool quiet;
+    struct pids gateways, shards;
+};
+
+enum options_result { OPTIONS_OK = 0, OPTIONS_HELP = -1, OPTIONS_USAGE = -2 };
+
+/* Explains on standard error (or, for --help, on standard output) whatever is not OPTIONS_OK. */
+enum options_result options_parse(struct swarm_options *ret_options, int argc, char **argv);
+
+#endif

@@ -1,0 +1,145 @@
+#include "tests/load/roster.h"
+#include "common/clock.h"
+#include <stdio.h>
+#include <string.h>
+
+void roster_reset(struct participant *participant)
+{
+    memset(participant->links, 0, participant->room->size * sizeof *participant->links);
+    participant->ack_ms = 0;
+}
+
+static struct link *link_of_identity(struct participant *participant, const char *identity)
+{
+    unsigned number;
+    uint32_t first = participant->number - participant->seat;
+    if (sscanf(identity, "swarm-%u", &number) != 1 || number < first || number - first >= participant->room->size)
+        return NULL;
+    return &participant->links[number - first];
+}
+
+static struct link *link_of_sid(struct participant *participant, const char *text)
+{
+    struct sid sid;
+    if (!sid_parse(text, &sid))
+        return NULL;
+    for (unsigned seat = 0; seat < participant->room->size; seat++) {
+        struct link *link = &participant->links[seat];
+        if (link->present && sid_equal(&link->sid, &sid))
+            return link;
+    }
+    return NULL;
+}
+
+static bool is_muted(size_t count, Signalbox__V1__Track **tracks)
+{
+    return count > 0 && tracks[0]->muted;
+}
+
+static void see_mute(struct participant *participant, struct link *link, bool muted)
+{
+    const struct participant *peer = &participant->room->first[link - participant->links];
+    if (link->muted == muted)
+        return;
+    link->muted = muted;
+    /* Of two toggles in short order only the second is seen, and a roster may bring what is old. */
+    if (peer->muted != muted || peer->muted_due_us == 0 || peer == participant)
+        return;
+    participant->worker->stats->mutes_seen++;
+    histogram_record(&participant->worker->stats->event_us, clock_mono_us() - peer->muted_due_us);
+}
+
+/* Somebody is in the room. */
+static void put(struct participant *participant, const Signalbox__V1__Participant *who)
+{
+    struct worker_stats *stats = participant->worker->stats;
+    struct link *link = link_of_identity(participant, who->identity);
+    struct sid sid;
+    if (link == NULL || !sid_parse(who->sid, &sid)) {
+        stats->violations_roster++;
+        return;
+    }
+    link->listed = true;
+    if (link->known && sid_equal(&link->sid, &sid)) {
+        if (!link->present) {
+            stats->violations_roster++; /* a sid that has left never comes back */
+            link->present = true;
+        }
+        if (who->version < link->version)
+            return;
+        link->version = who->version;
+        see_mute(participant, link, is_muted(who->n_tracks, who->tracks));
+        return;
+    }
+    *link = (struct link){.sid = sid, .version = who->version, .present = true, .known = true, .listed = true};
+    link->muted = is_muted(who->n_tracks, who->tracks);
+}
+
+static void remove_link(struct link *link)
+{
+    *link = (struct link){.sid = link->sid, .known = true};
+}
+
+void roster_snapshot_begin(struct participant *participant)
+{
+    for (unsigned seat = 0; seat < participant->room->size; seat++)
+        participant->links[seat].listed = false;
+}
+
+void roster_snapshot_page(struct participant *participant, const Signalbox__V1__Snapshot *page)
+{
+    for (size_t i = 0; i < page->n_participants; i++)
+        put(participant, page->participants[i]);
+}
+
+void roster_snapshot_end(struct participant *participant)
+{
+    for (unsigned seat = 0; seat < participant->room->size; seat++) {
+        struct link *link = &participant->links[seat];
+        if (link->present && !link->listed)
+            remove_link(link);
+    }
+}
+
+static void update(struct participant *participant, const Signalbox__V1__ParticipantUpdate *change)
+{
+    struct link *link = link_of_sid(participant, change->sid);
+    if (link == NULL || change->version < link->version)
+        return;
+    link->version = change->version;
+    if (change->tracks != NULL)
+        see_mute(participant, link, is_muted(change->tracks->n_tracks, change->tracks->tracks));
+}
+
+void roster_apply(struct participant *participant, const Signalbox__V1__RoomEvent *event)
+{
+    struct link *link;
+    switch (event->event_case) {
+    case SIGNALBOX__V1__ROOM_EVENT__EVENT_JOINED:
+        put(participant, event->joined);
+        break;
+    case SIGNALBOX__V1__ROOM_EVENT__EVENT_LEFT:
+        link = link_of_sid(participant, event->left->sid);
+        if (link != NULL)
+            remove_link(link);
+        break;
+    case SIGNALBOX__V1__ROOM_EVENT__EVENT_UPDATED:
+        update(participant, event->updated);
+        break;
+    default: /* the room's own information and messages to the room: the swarm looks at neither */
+        break;
+    }
+}
+
+unsigned roster_count_differences(const struct participant *participant)
+{
+    unsigned differences = 0;
+    for (unsigned seat = 0; seat < participant->room->size; seat++) {
+        const struct participant *peer = &participant->room->first[seat];
+        const struct link *link = &participant->links[seat];
+        bool there = peer->state == PARTICIPANT_JOINED;
+        if (link->present != there || (there && (!sid_equal(&link->sid, &peer->sid) || link->muted != peer->muted)))
+            differences++;
+    }
+    return differences;
+}
