@@ -1,0 +1,93 @@
+"""Helm, promtool, and schemas of the kinds that the chart makes. Helm and schemas come through the Go module proxy; what
+is fetched or compiled stays in build/."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import yaml
+
+ROOT = pathlib.Path(os.environ.get("SIGNALBOX_ROOT", pathlib.Path(__file__).parents[2]))
+BUILD = pathlib.Path(os.environ.get("SIGNALBOX_BUILD", ROOT / "build"))
+CHART = ROOT / "deploy" / "helm" / "signalbox"
+TOOLS = BUILD / "tools"
+HELM = "helm.sh/helm/v3/cmd/helm@v3.16.4"
+KUBERNETES = "1.31.0"  # what charts are rendered for; a Helm built from source knows none
+# Kinds that are not Kubernetes' own: where the project that defines them keeps the definition.
+DEFINITIONS = {
+    "ServiceMonitor": ("github.com/prometheus-operator/prometheus-operator@v0.75.2",
+                       "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"),
+    "PrometheusRule": ("github.com/prometheus-operator/prometheus-operator@v0.75.2",
+                       "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"),
+    "ScaledObject": ("github.com/kedacore/keda/v2@v2.15.1", "config/crd/bases/keda.sh_scaledobjects.yaml"),
+}
+
+
+def find_go():
+    """Go, or None."""
+    return shutil.which("go", path=os.environ["PATH"] + ":/usr/local/go/bin")
+
+
+def run(command, **kwargs):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **kwargs)
+    return done.returncode, done.stdout, done.stderr
+
+
+def helm_path():
+    """Helm of the pinned version, compiled at the first call, which takes minutes."""
+    path = TOOLS / HELM.rsplit("@", 1)[1] / "helm"
+    if not path.exists():
+        status, _, error = run([find_go(), "install", "-p", "2", HELM], env={**os.environ, "GOBIN": str(path.parent)})
+        assert status == 0, f"go install {HELM}: {error}"
+    return path
+
+
+def helm(*args):
+    return run([helm_path(), *args])
+
+
+def render(*args):
+    """The objects that the chart makes of these arguments."""
+    status, output, error = helm("template", "test", CHART, "--namespace", "calls", "--kube-version", KUBERNETES, *args)
+    assert status == 0, error
+    return [document for document in yaml.safe_load_all(output) if document]
+
+
+def promtool_path():
+    """Of the Debian package prometheus, unpacked and not installed: installing it starts a server."""
+    found = shutil.which("promtool")
+    path = TOOLS / "prometheus" / "usr" / "bin" / "promtool"
+    if not found and not path.exists():
+        (TOOLS / "prometheus").mkdir(parents=True, exist_ok=True)
+        status, _, error = run(["apt-get", "download", "prometheus"], cwd=TOOLS)
+        assert status == 0, f"apt-get download prometheus: {error}"
+        package = next(TOOLS.glob("prometheus_*.deb"))
+        subprocess.run(["dpkg-deb", "-x", package, TOOLS / "prometheus"], check=True)
+        package.unlink()
+    return found or path
+
+
+def schema_of(kind):
+    """The schema of a custom kind, as strict as those of Kubernetes: unknown fields are refused."""
+    module, path = DEFINITIONS[kind]
+    status, output, error = run([find_go(), "mod", "download", "-json", module], cwd="/")
+    assert status == 0, output + error
+    definition = yaml.safe_load((pathlib.Path(json.loads(output)["Dir"]) / path).read_text())
+    return refuse_unknown(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+
+
+def refuse_unknown(schema):
+    if isinstance(schema, list):
+        return [refuse_unknown(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: refuse_unknown(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        schema.setdefault("additionalProperties", False)
+    if isinstance(schema.get("pattern"), str):  # Go takes flags anywhere in an expression
+        schema["pattern"] = schema["pattern"].replace("^(?i)", "(?i)^")
+    if schema.get("x-kubernetes-int-or-string"):
+        schema.pop("type", None)
+    return schema
