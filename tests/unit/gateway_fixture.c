@@ -391,10 +391,12 @@ const State *last_state(const struct fixture *fixture, int client)
 
 const Signalbox__V1__Result *result_of(const struct fixture *fixture, int client, uint32_t request_id)
 {
-    const Message *message;
-    for (int n = 0; (message = received(fixture, 0, client, BODY(RESULT), n)) != NULL; n++)
-        if (message->result->request_id == request_id)
-            return message->result;
+    for (size_t i = fixture->received_count; i-- > 0;) {
+        const struct received *one = &fixture->received[i];
+        if (one->client == client && one->message->body_case == BODY(RESULT) &&
+            one->message->result->request_id == request_id)
+            return one->message->result;
+    }
     return NULL;
 }
 

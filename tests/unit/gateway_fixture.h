@@ -109,7 +109,7 @@ int sent_count(const struct fixture *fixture, size_t since, int body_case);
 /* The last state said of a client's session. */
 const State *last_state(const struct fixture *fixture, int client);
 const State *newest_state(const struct fixture *fixture);
-/* The result with this request id; NULL if there is none. */
+/* The newest result with this request id; NULL if there is none. */
 const Signalbox__V1__Result *result_of(const struct fixture *fixture, int client, uint32_t request_id);
 void assert_closed(const struct fixture *fixture, int client, uint16_t code, int reason, int action);
 

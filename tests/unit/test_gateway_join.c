@@ -425,6 +425,7 @@ int main(void)
 {
     Suite *suite = suite_create("gateway_join");
     TCase *tcase = tcase_create("refusals");
+    tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_loop_test(tcase, faulty_tokens_are_refused, 0, sizeof faults / sizeof faults[0]);
     tcase_add_test(tcase, hello_without_token);
@@ -437,6 +438,7 @@ int main(void)
     tcase_add_test(tcase, not_ready_is_not_now);
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("sessions");
+    tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, join_is_said_to_the_owner);
     tcase_add_test(tcase, viewers_are_who_may_not_publish);

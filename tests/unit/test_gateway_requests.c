@@ -567,6 +567,7 @@ int main(void)
 {
     Suite *suite = suite_create("gateway_requests");
     TCase *tcase = tcase_create("requests");
+    tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, negotiation_is_relayed);
     tcase_add_test(tcase, directed_messages_need_a_route);

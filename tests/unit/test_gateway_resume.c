@@ -364,6 +364,7 @@ int main(void)
 {
     Suite *suite = suite_create("gateway_resume");
     TCase *tcase = tcase_create("resume");
+    tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, a_lost_socket_detaches);
     tcase_add_test(tcase, a_window_that_ends_unheard_becomes_a_departure);

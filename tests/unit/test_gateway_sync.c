@@ -261,9 +261,7 @@ START_TEST(snapshots_come_in_pages)
     session_reply(bob, pack_events(&f, start + 1, start + 1, "held"), start + 1, true, true);
     ck_assert_int_eq(events_of(bob), 1);
     say_sync(bob, NULL, "1-100");
-    ck_assert_int_eq((int)result_of(&f, bob, 50)->code, CODE(OK)); /* of the first ask */
-    int results = received_count(&f, 0, bob, BODY(RESULT));
-    ck_assert_int_eq((int)received(&f, 0, bob, BODY(RESULT), results - 1)->result->code, CODE(INVALID));
+    ck_assert_int_eq((int)result_of(&f, bob, 50)->code, CODE(INVALID)); /* nothing is being read */
 }
 END_TEST
 
@@ -397,6 +395,7 @@ int main(void)
 {
     Suite *suite = suite_create("gateway_sync");
     TCase *tcase = tcase_create("sync");
+    tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, a_batch_is_one_frame_for_all);
     tcase_add_test(tcase, signals_are_filtered);
