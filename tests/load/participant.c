@@ -102,7 +102,9 @@ void participant_connect(struct participant *participant, int64_t due_us)
 {
     struct worker *worker = participant->worker;
     const struct swarm_options *options = worker->options;
-    const struct target *target = &options->targets[(participant->number + worker->index) % options->target_count];
+    /* After a failure the next gateway: any of them resumes any session. */
+    uint32_t turn = participant->number + worker->index + participant->attempts;
+    const struct target *target = &options->targets[turn % options->target_count];
     list_remove(&participant->queued);
     participant->due_us = due_us;
     participant->connect_us = clock_mono_us();
