@@ -66,7 +66,7 @@ def promtool_path():
         package = next(TOOLS.glob("prometheus_*.deb"))
         subprocess.run(["dpkg-deb", "-x", package, TOOLS / "prometheus"], check=True)
         package.unlink()
-    return found or path
+    return pathlib.Path(found) if found else path
 
 
 def schema_of(kind):
