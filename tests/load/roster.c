@@ -1,5 +1,6 @@
 #include "tests/load/roster.h"
 #include "common/clock.h"
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -129,6 +130,24 @@ void roster_apply(struct participant *participant, const Signalbox__V1__RoomEven
     default: /* the room's own information and messages to the room: the swarm looks at neither */
         break;
     }
+}
+
+uint64_t roster_digest(const struct participant *participant)
+{
+    uint64_t sum = 0;
+    for (unsigned seat = 0; seat < participant->room->size; seat++) {
+        const struct link *link = &participant->links[seat];
+        char sid[SID_TEXT_SIZE + 1], text[64];
+        uint64_t hash = 0xcbf29ce484222325u;
+        if (!link->present)
+            continue;
+        sid_format(&link->sid, sid);
+        snprintf(text, sizeof text, "%s:%" PRIu64, sid, link->version);
+        for (const char *c = text; *c != '\0'; c++)
+            hash = (hash ^ (uint8_t)*c) * 0x100000001b3u;
+        sum += hash;
+    }
+    return sum;
 }
 
 unsigned roster_count_differences(const struct participant *participant)

@@ -15,6 +15,9 @@ void roster_snapshot_end(struct participant *participant);
 
 void roster_apply(struct participant *participant, const Signalbox__V1__RoomEvent *event);
 
+/* As the server computes it, to be compared with `settled`. */
+uint64_t roster_digest(const struct participant *participant);
+
 /* Seats of the room whose entry differs from the truth: who is joined, under which sid, muted or not. */
 unsigned roster_count_differences(const struct participant *participant);
 

@@ -129,6 +129,20 @@ START_TEST(a_snapshot_removes_who_is_not_in_it)
 }
 END_TEST
 
+/* The examples of docs/PROTOCOL.md section 4. */
+START_TEST(computes_the_digest_of_the_protocol)
+{
+    struct link *links = people[0].links;
+    roster_reset(&people[0]);
+    ck_assert_uint_eq(roster_digest(&people[0]), 0);
+    links[0] = (struct link){.present = true, .version = 1};
+    ck_assert_uint_eq(roster_digest(&people[0]), 0x4749cc9adaad2306u);
+    links[2] = (struct link){.present = true, .version = 42};
+    ck_assert(sid_parse("u9Zr1Yw0Tq2b7cXk3LmN4A", &links[2].sid));
+    ck_assert_uint_eq(roster_digest(&people[0]), 0xe4e28f1073772dc9u);
+}
+END_TEST
+
 /* Number `number` from people[1] reaches people[0], with the text of number `text_number`. */
 static void receive(unsigned number, unsigned text_number, size_t size)
 {
@@ -220,6 +234,7 @@ int main(void)
     tcase_add_test(tests, sees_a_sid_that_comes_back);
     tcase_add_test(tests, sees_a_stranger);
     tcase_add_test(tests, a_snapshot_removes_who_is_not_in_it);
+    tcase_add_test(tests, computes_the_digest_of_the_protocol);
     tcase_add_test(tests, delivers_once_and_in_order);
     tcase_add_test(tests, sees_another_message_in_the_place_of_one);
     tcase_add_test(tests, sees_a_message_that_was_cut);
