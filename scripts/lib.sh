@@ -108,9 +108,11 @@ build_dir_of() {
     esac
 }
 
-# build_kind release|asan|tsan: configures if needed and compiles; prints the build's tail only when it fails.
+# build_kind release|asan|tsan [TARGET...]: configures if needed and compiles all, or the targets; prints the build's tail
+# only when it fails.
 build_kind() {
     local kind=$1 dir sanitize=none log
+    shift
     dir=$(build_dir_of "$kind")
     case $kind in
     asan) sanitize=address,undefined ;;
@@ -126,9 +128,9 @@ build_kind() {
         step "making ${dir#"$SBX_ROOT/"} a $kind build again"
         meson configure "$dir" -Dsanitize=$sanitize >"$log" 2>&1 || show_log_and_die "meson could not reconfigure the $kind build" "$log" "remove $dir to start afresh"
     fi
-    [[ $(ninja -C "$dir" -n 2>/dev/null | tail -n 1) != *'no work to do'* ]] || return 0
+    [[ $(ninja -C "$dir" -n "$@" 2>/dev/null | tail -n 1) != *'no work to do'* ]] || return 0
     step "compiling the $kind build (the first time takes a minute)"
-    ninja -C "$dir" >"$log" 2>&1 ||
+    ninja -C "$dir" "$@" >"$log" 2>&1 ||
         show_log_and_die "the $kind build failed" "$log" "mend what the compiler names; the whole output is in the log"
 }
 
