@@ -225,7 +225,7 @@ void room_batch(struct gateway *gateway, const struct node_address *from,
         return;
     }
     struct epoch epoch = epoch_from_proto(batch->epoch);
-    if (batch->last_seq == 0) { /* signals, settled: no place in the order */
+    if (batch->last_seq == 0) { /* signals: no place in the order */
         if (room->has_epoch && epoch_equal(&epoch, &room->epoch))
             deliver(room, batch);
         return;

@@ -14,14 +14,14 @@
 /* A batch of events must fit a bus message and a client's frame: beyond this it goes on in the next one. */
 enum { SIGNALS_PER_BATCH_MAX = 512, SIGNAL_BYTES_MAX = 256 * 1024, EVENTS_BYTES_MAX = 40 * 1024 };
 
-enum event_type { EVENT_JOINED, EVENT_UPDATED, EVENT_LEFT, EVENT_MESSAGE, EVENT_INFO };
+enum event_type { EVENT_JOINED, EVENT_UPDATED, EVENT_LEFT, EVENT_MESSAGE, EVENT_INFO, EVENT_SETTLED };
 
 struct pending_event {
     struct list link;
     enum event_type type;
     uint64_t seq;          /* of the first change that it stands for */
     struct member *member; /* JOINED, UPDATED */
-    struct payload *bytes; /* LEFT, MESSAGE: packed RoomEvent */
+    struct payload *bytes; /* LEFT, MESSAGE, SETTLED: packed RoomEvent */
 };
 
 struct pending_signal {
@@ -360,6 +360,7 @@ static void append_event(struct room *room, struct buf *out, const struct pendin
         break;
     case EVENT_LEFT:
     case EVENT_MESSAGE:
+    case EVENT_SETTLED:
         frames_append(out, FIELD_ROOM_EVENTS_EVENTS, event->bytes->data, event->bytes->size);
         break;
     case EVENT_INFO: {
@@ -490,6 +491,23 @@ int64_t room_flush(struct room *room, bool force, int64_t now_ms)
     if (!list_empty(&room->signals))
         flush_signals(room);
     return -1;
+}
+
+void room_settle(struct room *room, int64_t now_ms)
+{
+    Signalbox__V1__Settled settled = SIGNALBOX__V1__SETTLED__INIT;
+    Signalbox__V1__RoomEvent event = SIGNALBOX__V1__ROOM_EVENT__INIT;
+    char digest[17];
+    snprintf(digest, sizeof digest, "%016" PRIx64, room->digest);
+    settled.participants = room->listed;
+    settled.digest = digest;
+    event.event_case = SIGNALBOX__V1__ROOM_EVENT__EVENT_SETTLED;
+    event.settled = &settled;
+    /* The digest is that of the position of its batch, so nothing else may be in it. */
+    room_flush(room, true, now_ms);
+    room->seq++;
+    add_packed_event(room, EVENT_SETTLED, &event);
+    room_flush(room, true, now_ms);
 }
 
 bool room_can_replay(const struct room *room, const struct epoch *epoch, uint64_t seq)

@@ -122,6 +122,8 @@ void room_move_member(struct room *room, struct member *member, struct gateway_r
 void room_add_message(struct room *room, const Signalbox__V1__Message *message, int64_t now_ms);
 /* Replaces an earlier waiting signal of the same sender and key; the oldest is dropped when too many wait. */
 void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int64_t now_ms);
+/* Everybody who comes back has come back: tells it, with the digest of the roster, in a batch of its own. */
+void room_settle(struct room *room, int64_t now_ms);
 /* Somebody else than `self` (or NULL) has been shown the room as it is now: no join that it saw may be cancelled in
  * silence by the leave after it. */
 void room_mark_shown(struct room *room, const struct member *self);

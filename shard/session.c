@@ -216,22 +216,7 @@ static void on_settled(struct timer *timer, int64_t now_ms)
     struct room *room = container_of(timer, struct room, settle_timer);
     room->settling = false;
     room->shard->settling_rooms--;
-    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
-    Signalbox__V1__Settled settled = SIGNALBOX__V1__SETTLED__INIT;
-    Signalbox__V1__Position position = SIGNALBOX__V1__POSITION__INIT;
-    char digest[17];
-    room_flush(room, true, now_ms);
-    snprintf(digest, sizeof digest, "%016llx", (unsigned long long)room->digest);
-    position.epoch = room->epoch_text;
-    position.seq = room->seq;
-    settled.position = &position;
-    settled.participants = room->listed;
-    settled.digest = digest;
-    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_SETTLED;
-    message.settled = &settled;
-    struct payload *packed = payload_pack(&message.base);
-    room_broadcast(room, 3, 0, 0, packed, "");
-    payload_unref(&packed);
+    room_settle(room, now_ms);
     log_info("room_settled", log_str("room", room->name), log_uint("participants", room->total));
     shard_drop_room_if_idle(room->shard, room);
 }

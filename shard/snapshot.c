@@ -16,6 +16,7 @@ struct snapshot {
     uint64_t id;
     uint64_t seq;
     bool with_viewers;
+    bool settling; /* at that position: what ended it comes as an event */
     bool paged; /* somebody holds a cursor into it */
     int64_t used_ms;
     size_t count;
@@ -95,6 +96,7 @@ static struct snapshot *take(struct room *room, bool with_viewers, int64_t now_m
     snapshot->id = ++room->shard->snapshot_counter;
     snapshot->seq = room->seq;
     snapshot->with_viewers = with_viewers;
+    snapshot->settling = room->settling;
     list_for_each(pos, &room->members) {
         struct member *member = container_of(pos, struct member, link);
         if (member->listed || (with_viewers && member->viewer))
@@ -157,7 +159,7 @@ struct payload *snapshot_page(struct room *room, const struct snapshot_request *
     header.position = &position;
     header.next_cursor = next;
     header.room = &info;
-    header.settling = room->settling;
+    header.settling = snapshot->settling;
 
     struct buf *body = &room->shard->buf;
     buf_reset(body);

@@ -108,7 +108,6 @@ class Client:
         self._writer = None
         self._changed = asyncio.Event()
         self._ping_timer = None
-        self._settled = None
 
     # --- Connections ------------------------------------------------------------------------------------------------
 
@@ -434,6 +433,8 @@ class Client:
                 known.tracks.extend(event.updated.tracks.tracks)
             if event.updated.HasField("permissions"):
                 known.permissions.CopyFrom(event.updated.permissions)
+        elif kind == "settled":
+            self._on_settled(event.settled)
         elif kind == "room":
             self.room.CopyFrom(event.room)
         elif kind == "message":
@@ -472,18 +473,10 @@ class Client:
         self.position.epoch = moved.epoch
         self._send_all_again()
 
-    def _on_settled(self, settled, route):
-        self._settled = settled
-        self._check_settled()
-
-    def _check_settled(self):
-        if self._settled is None or self.position.seq < self._settled.position.seq:
-            return
-        beyond = self.position.seq > self._settled.position.seq
-        if beyond or roster_digest(self.roster.values()) != self._settled.digest:
-            self.send(pb.ClientMessage(sync_state=pb.SyncState()))
-        self._settled = None
+    def _on_settled(self, settled):
         self.settling = False
+        if roster_digest(self.roster.values()) != settled.digest:
+            self.send(pb.ClientMessage(sync_state=pb.SyncState()))
 
     def _on_pong(self, pong, route):
         if self._behind(pong.position):
@@ -534,7 +527,6 @@ class Client:
     def _roster_moved(self):
         for sender, pair in list(self._incoming.items()):
             self._deliver(sender, pair)
-        self._check_settled()
 
     # --- What tests say often ---------------------------------------------------------------------------------------
 

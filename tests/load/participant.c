@@ -406,6 +406,17 @@ static void on_snapshot(struct participant *participant, const Signalbox__V1__Sn
         directed_repeat_all(participant);
 }
 
+/* Who has not come back is gone now, and shows only in a snapshot. */
+static void on_settled(struct participant *participant, const Signalbox__V1__Settled *settled)
+{
+    char digest[17];
+    snprintf(digest, sizeof digest, "%016" PRIx64, roster_digest(participant));
+    if (strcmp(settled->digest, digest) == 0)
+        return;
+    take_epoch(participant, "");
+    resync(participant);
+}
+
 static void on_room_events(struct participant *participant, const Signalbox__V1__RoomEvents *events)
 {
     if (participant->pulling)
@@ -421,17 +432,8 @@ static void on_room_events(struct participant *participant, const Signalbox__V1_
         roster_apply(participant, events->events[i]);
     participant->worker->stats->room_events += events->n_events;
     participant->seq = events->last_seq;
-}
-
-/* Who has not come back is gone now, and shows only in a snapshot. */
-static void on_settled(struct participant *participant, const Signalbox__V1__Settled *settled)
-{
-    char digest[17];
-    snprintf(digest, sizeof digest, "%016" PRIx64, roster_digest(participant));
-    if (settled->position != NULL && settled->position->seq == participant->seq && strcmp(settled->digest, digest) == 0)
-        return;
-    take_epoch(participant, "");
-    resync(participant);
+    if (events->n_events == 1 && events->events[0]->event_case == SIGNALBOX__V1__ROOM_EVENT__EVENT_SETTLED)
+        on_settled(participant, events->events[0]->settled);
 }
 
 /* Whatever was behind 2 s after a pong is asked for; a room's events come long before that, so the check rides on the
@@ -493,9 +495,6 @@ static void dispatch(struct participant *participant, const Signalbox__V1__Serve
         break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_ROOM_EVENTS:
         on_room_events(participant, message->room_events);
-        break;
-    case SIGNALBOX__V1__SERVER_MESSAGE__BODY_SETTLED:
-        on_settled(participant, message->settled);
         break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_TOKEN_REFRESH:
         free(participant->resume_token);

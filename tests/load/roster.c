@@ -127,7 +127,7 @@ void roster_apply(struct participant *participant, const Signalbox__V1__RoomEven
     case SIGNALBOX__V1__ROOM_EVENT__EVENT_UPDATED:
         update(participant, event->updated);
         break;
-    default: /* the room's own information and messages to the room: the swarm looks at neither */
+    default: /* the room's own information, messages to the room, the end of settling: who is listed stays the same */
         break;
     }
 }

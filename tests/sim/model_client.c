@@ -189,6 +189,23 @@ static void on_updated(struct model_client *client, const Signalbox__V1__Partici
         copy_text(client->roster[i].name, sizeof client->roster[i].name, update->profile->name);
 }
 
+static void on_settled(struct model_client *client, const Signalbox__V1__Settled *settled)
+{
+    uint64_t sum = 0;
+    char text[64], digest[17];
+    for (size_t i = 0; i < client->roster_count; i++) {
+        uint64_t hash = 0xcbf29ce484222325;
+        snprintf(text, sizeof text, "%s:%" PRIu64, client->roster[i].sid, client->roster[i].version);
+        for (const char *c = text; *c != '\0'; c++)
+            hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
+        sum += hash;
+    }
+    snprintf(digest, sizeof digest, "%016" PRIx64, sum);
+    client->settling = false;
+    if (strcmp(digest, settled->digest) != 0)
+        ask_sync(client, false, "");
+}
+
 static void on_events(struct model_client *client, const Signalbox__V1__RoomEvents *events)
 {
     if (client->pulling)
@@ -210,25 +227,10 @@ static void on_events(struct model_client *client, const Signalbox__V1__RoomEven
             on_updated(client, event->updated);
         else if (event->event_case == SIGNALBOX__V1__ROOM_EVENT__EVENT_MESSAGE)
             on_room_message(client, event->message);
+        else if (event->event_case == SIGNALBOX__V1__ROOM_EVENT__EVENT_SETTLED)
+            on_settled(client, event->settled);
     }
     client->seq = events->last_seq;
-}
-
-static void on_settled(struct model_client *client, const Signalbox__V1__Settled *settled)
-{
-    uint64_t sum = 0;
-    char text[64], digest[17];
-    for (size_t i = 0; i < client->roster_count; i++) {
-        uint64_t hash = 0xcbf29ce484222325;
-        snprintf(text, sizeof text, "%s:%" PRIu64, client->roster[i].sid, client->roster[i].version);
-        for (const char *c = text; *c != '\0'; c++)
-            hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
-        sum += hash;
-    }
-    snprintf(digest, sizeof digest, "%016" PRIx64, sum);
-    client->settling = false;
-    if (client->seq != settled->position->seq || strcmp(digest, settled->digest) != 0)
-        ask_sync(client, false, "");
 }
 
 /* --- directed messages ----------------------------------------------------------------------------------------- */
@@ -472,9 +474,6 @@ static void on_message(void *ctx, const Message *message)
         break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_ROOM_EVENTS:
         on_events(client, message->room_events);
-        break;
-    case SIGNALBOX__V1__SERVER_MESSAGE__BODY_SETTLED:
-        on_settled(client, message->settled);
         break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_MESSAGE:
         on_directed(client, message);

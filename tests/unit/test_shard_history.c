@@ -172,6 +172,17 @@ static struct model *some_model(struct history *history)
     return model != NULL && !is_over(history, model) ? model : NULL;
 }
 
+static void note_settled(struct history *history, const Events *events)
+{
+    for (size_t i = 0; i < events->n_events; i++) {
+        if (events->events[i]->event_case != SIGNALBOX__V1__ROOM_EVENT__EVENT_SETTLED)
+            continue;
+        ck_assert_uint_eq(events->n_events, 1);
+        ck_assert_uint_eq(events->first_seq, events->last_seq);
+        snprintf(history->settled_digest, sizeof history->settled_digest, "%s", events->events[0]->settled->digest);
+    }
+}
+
 /* Everything sent so far is passed on; models that are behind lose it. */
 static void pass_on(struct history *history)
 {
@@ -181,8 +192,8 @@ static void pass_on(struct history *history)
         if ((int)sent->item->body_case != BODY(ROOM_BATCH))
             continue;
         const Signalbox__V1__ServerMessage *message = unpack_message(fixture, sent->item->room_batch->message);
-        if (message->body_case == SIGNALBOX__V1__SERVER_MESSAGE__BODY_SETTLED)
-            snprintf(history->settled_digest, sizeof history->settled_digest, "%s", message->settled->digest);
+        if (message->body_case == SIGNALBOX__V1__SERVER_MESSAGE__BODY_ROOM_EVENTS)
+            note_settled(history, message->room_events);
         for (int i = 0; i < history->model_count; i++) {
             struct model *model = history->models[i];
             if (message->body_case == SIGNALBOX__V1__SERVER_MESSAGE__BODY_ROOM_EVENTS && model->live &&

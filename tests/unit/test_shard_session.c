@@ -360,6 +360,15 @@ START_TEST(of_two_sessions_that_come_back_the_later_join_stays)
 }
 END_TEST
 
+static void assert_settled(const Events *events, uint32_t participants)
+{
+    ck_assert_uint_eq(events->first_seq, events->last_seq);
+    ck_assert_uint_eq(events->n_events, 1);
+    ck_assert_int_eq(events->events[0]->event_case, SIGNALBOX__V1__ROOM_EVENT__EVENT_SETTLED);
+    ck_assert_uint_eq(events->events[0]->settled->participants, participants);
+    ck_assert_uint_eq(strlen(events->events[0]->settled->digest), 16);
+}
+
 START_TEST(a_new_owner_puts_a_room_together_and_settles_it)
 {
     struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "r", 1), cat = person_make("cat", "r", 2);
@@ -382,10 +391,14 @@ START_TEST(a_new_owner_puts_a_room_together_and_settles_it)
     size_t since = fixture.sent_count;
     fixture_advance(&fixture, 2000);
     ck_assert_uint_eq(shard_stats(fixture.shard).settling_rooms, 0);
-    const Batch *batch = sent_item(&fixture, since, 1, BODY(ROOM_BATCH), 0)->room_batch;
-    const Signalbox__V1__Settled *settled = unpack_message(&fixture, batch->message)->settled;
-    ck_assert_uint_eq(settled->participants, 2);
-    ck_assert_uint_eq(strlen(settled->digest), 16);
+    const Events *events = sent_events(&fixture, since, 1, 0);
+    assert_settled(events, 2);
+    ck_assert_uint_gt(events->last_seq, ack->seq);
+    /* Lost, it is replayed like any other batch. */
+    ack = resume_at(&ann, 2, &epoch, events->last_seq - 1);
+    ck_assert(ack->recovered);
+    ck_assert_uint_eq(ack->n_messages, 1);
+    assert_settled(unpack_message(&fixture, ack->messages[0])->room_events, 2);
     /* Too late: the room no longer waits for anybody. */
     assert_refused(person_resume(&fixture, &cat, 2, 1), CODE(NOT_FOUND), REASON(SESSION_GONE), ACTION(REJOIN));
 }

@@ -99,23 +99,30 @@ test('while a room settles nobody is removed; settled with another digest asks f
   const result = roster.applySnapshot(snapshot(20, [person('B', 2)], { epoch: 'e2', settling: true }));
   assert.deepEqual(types(result), ['updated:B']);
   assert.deepEqual(sids(roster), ['A', 'B']);
-  const settled = roster.applySettled({ position: at(20, 'e2'), digest: rosterDigest([{ sid: 'B', version: 2 }]) });
+  const digest = rosterDigest([{ sid: 'B', version: 2 }]);
+  const settled = roster.applyEvents({ ...range(21, 21, [{ settled: { digest } }]), epoch: 'e2' });
   assert.deepEqual(settled.sync, {});
-  roster.applySnapshot(snapshot(20, [person('B', 2)], { epoch: 'e2' }));
+  assert.equal(roster.settling, false);
+  roster.applySnapshot(snapshot(21, [person('B', 2)], { epoch: 'e2' }));
   assert.deepEqual(sids(roster), ['B']);
 });
 
 test('settled with our own digest asks for nothing', () => {
   const roster = joined(person('A', 3), person('B', 7));
   const digest = rosterDigest(roster.values());
-  assert.equal(roster.applySettled({ position: at(10), digest }).sync, null);
+  assert.equal(roster.applyEvents(range(11, 11, [{ settled: { digest } }])).sync, null);
+  assert.equal(roster.position.seq, 11);
 });
 
-test('settled waits until its position has been reached', () => {
-  const roster = joined(person('A', 3));
+test('a settled that was lost is asked for like any event, and counts in its turn', () => {
+  const roster = new Roster();
+  roster.applySnapshot(snapshot(10, [person('A', 3)], { settling: true }));
   const digest = rosterDigest([{ sid: 'A', version: 3 }, { sid: 'B', version: 1 }]);
-  assert.equal(roster.applySettled({ position: at(11), digest }).sync, null);
-  assert.equal(roster.applyEvents(range(11, 11, [{ joined: person('B') }])).sync, null);
+  assert.deepEqual(roster.applyEvents(range(13, 13)).sync, { position: { epoch: 'e1', seq: '10' } });
+  assert.equal(roster.settling, true);
+  roster.applyEvents(range(11, 11, [{ joined: person('B') }]));
+  assert.equal(roster.applyEvents(range(12, 12, [{ settled: { digest } }])).sync, null);
+  assert.equal(roster.settling, false);
 });
 
 test('the digest matches the published vectors and leaves viewers out', () => {

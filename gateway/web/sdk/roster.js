@@ -50,7 +50,6 @@ export class Roster {
   #participants = new Map();
   #pages = null; // a snapshot in the making: { position, participants, settling, room }
   #senders = new Map();
-  #settled = null; // waits until its position has been reached
 
   /** @type {{epoch: string, seq: number} | null} */
   position = null;
@@ -83,7 +82,6 @@ export class Roster {
   restart() {
     this.position = null;
     this.#pages = null;
-    this.#settled = null;
   }
 
   /** hello_ok with recovered = true: nothing was missed, and what follows is in this epoch. */
@@ -133,8 +131,7 @@ export class Roster {
       this.info = info;
       changes.push({ type: 'room', info });
     }
-    const sync = this.#checkSettled();
-    return { changes, sync };
+    return { changes, sync: null };
   }
 
   applyEvents(range) {
@@ -146,9 +143,13 @@ export class Roster {
     }
     const changes = [];
     if (lastSeq <= this.position.seq) return { changes, sync: null };
-    for (const event of range.events ?? []) this.#applyEvent(event, changes);
+    let sync = null;
+    for (const event of range.events ?? []) {
+      if (event.settled) sync = this.#settle(event.settled);
+      else this.#applyEvent(event, changes);
+    }
     this.position = { epoch: this.position.epoch, seq: lastSeq };
-    return { changes, sync: this.#checkSettled() };
+    return { changes, sync };
   }
 
   #applyEvent(event, changes) {
@@ -183,24 +184,10 @@ export class Roster {
     this.#put(participant, changes);
   }
 
-  /** Everybody has come back after a rebuild: whoever is still missing has gone. */
-  applySettled(settled) {
+  /** Everybody has come back after a rebuild: whoever is still missing has gone, and only a snapshot tells who. */
+  #settle(settled) {
     this.settling = false;
-    this.#settled = { position: readPosition(settled.position), digest: settled.digest ?? '' };
-    return { changes: [], sync: this.#checkSettled() };
-  }
-
-  #checkSettled() {
-    const settled = this.#settled;
-    if (!settled || !this.position) return null;
-    if (settled.position && settled.position.epoch === this.position.epoch
-      && settled.position.seq > this.position.seq) return null;
-    this.#settled = null;
-    // A digest of an earlier position says nothing about this one; only a snapshot does.
-    if (settled.position && settled.position.epoch === this.position.epoch
-      && settled.position.seq === this.position.seq
-      && settled.digest === rosterDigest(this.#participants.values())) return null;
-    return {};
+    return settled.digest === rosterDigest(this.#participants.values()) ? null : {};
   }
 
   /** Whether a pong's position shows events that have not come. */

@@ -305,7 +305,6 @@ export class Session extends Emitter {
     else if (message.route) this.#receiveRouted(message);
     else if (message.signals) this.emit('signals', message.signals.signals ?? []);
     else if (message.snapshot) this.#receiveSnapshot(message.snapshot);
-    else if (message.settled) this.#apply(this.roster.applySettled(message.settled));
     else if (message.pong) this.#checkPosition(message.pong.position);
     else if (message.result) this.#receiveResult(message.result);
     else if (message.tokenRefresh) this.#adoptResumeToken(message.tokenRefresh.resumeToken);
