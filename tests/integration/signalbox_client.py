@@ -489,7 +489,7 @@ class Client:
 
     def _restart_ping(self):
         self._cancel(self._ping_timer)
-        interval_ms = (self.hello_ok.limits.ping_interval_ms if self.hello_ok else 0) or 10000
+        interval_ms = (self.hello_ok.limits.ping_interval_ms if self.hello_ok else 0) or 20000
         self._ping_timer = asyncio.get_running_loop().call_later(
             interval_ms / 1000, lambda: self.send(pb.ClientMessage(ping=pb.Ping(nonce=3))))
 

@@ -9,14 +9,14 @@ export const DEFAULT_LIMITS = Object.freeze({
   messageBytes: 65536,
   metadataBytes: 4096,
   attributes: 32,
-  tracks: 32,
-  sendBytes: 32768,
+  tracks: 16,
+  sendBytes: 16384,
   directedWindowMessages: 64,
   directedWindowBytes: 256 * 1024,
   sessionWindowBytes: 4 * 1024 * 1024,
   ackDelayMs: 50,
   retransmitMs: 1000,
-  pingIntervalMs: 10000,
+  pingIntervalMs: 20000,
   resumeWindowMs: 30000,
 });
 
