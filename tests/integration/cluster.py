@@ -187,8 +187,9 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def memory_kb(self):
+        """What the process has of its own. Not PSS: its share of the libraries grows when somebody else's process ends."""
         rollup = pathlib.Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        return int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.M)[1])
+        return int(re.search(r"^Anonymous:\s+(\d+) kB", rollup, re.M)[1])
 
     def signal(self, number):
         self.popen.send_signal(number)

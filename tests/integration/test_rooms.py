@@ -11,8 +11,10 @@ from cluster import API_KEY, API_SECRET, PLAIN, Cluster, wait_for
 HERE = pathlib.Path(__file__).resolve().parent
 ROOMS, SIZE, CYCLES = 1000, 5, 10
 STEADY_CYCLE = 3
-# Of what 35,000 sessions more may leave to an allocator's own ways: 30 bytes each.
-GROWTH_KB = 1024
+# A gateway serves 17,500 sessions after the third cycle: 30 bytes lost by each would show. What is requested from the allocator
+# and not freed is the same to the byte after each cycle; the rest is glibc's: it keeps up to 7 freed blocks of each of 64 sizes
+# for each thread, which fill up over tens of cycles and may each hold a page. 250 rooms grew so by 260 kB in 25 cycles.
+GROWTH_KB = 512
 
 
 def figure(name, value, unit, bar, good):
@@ -80,7 +82,7 @@ class RoomsTest(unittest.TestCase):
                 memory[name].append(self.resting_memory_kb(name))
                 wait_for(lambda: self.cluster[name].descriptors() <= floor[name],
                          lambda: f"{name}: {self.cluster[name].descriptors()} descriptors, {floor[name]} at the start", 10)
-            print(f"cycle {cycle}: joined in {answer['seconds']:.1f} s; PSS kB " +
+            print(f"cycle {cycle}: joined in {answer['seconds']:.1f} s; own kB " +
                   ", ".join(f"{name} {memory[name][-1]}" for name in names), flush=True)
         growth = max(memory[name][-1] - memory[name][STEADY_CYCLE - 1] for name in names)
         descriptors = max(self.cluster[name].descriptors() - floor[name] for name in names)
