@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 import subprocess
+import time
 import unittest
 
 from cluster import API_KEY, API_SECRET, PLAIN, Cluster, wait_for
@@ -39,13 +40,14 @@ class RoomsTest(unittest.TestCase):
                    for name in self.cluster.shard_names)
 
     def resting_memory_kb(self, name):
-        """A gateway gives memory back half a second after a crowd has gone: asks until two answers agree."""
+        """A gateway gives memory back half a second after a crowd has gone: asks until two answers, longer apart, agree."""
         samples = [self.cluster[name].memory_kb()]
 
         def steady():
+            time.sleep(0.7)
             samples.append(self.cluster[name].memory_kb())
             return abs(samples[-1] - samples[-2]) <= 16
-        wait_for(steady, f"the memory of {name} to settle", 20, 0.7)
+        wait_for(steady, f"the memory of {name} to settle", 20)
         return samples[-1]
 
     def test_a_thousand_rooms_of_five_ten_times(self):
