@@ -84,7 +84,7 @@ class RoomsTest(unittest.TestCase):
                 memory[name].append(self.resting_memory_kb(name))
                 wait_for(lambda: self.cluster[name].descriptors() <= floor[name],
                          lambda: f"{name}: {self.cluster[name].descriptors()} descriptors, {floor[name]} at the start", 10)
-            print(f"cycle {cycle}: joined in {answer['seconds']:.1f} s; own kB " +
+            print(f"cycle {cycle}: joined in {answer['seconds']:.1f} s, {answer['comeBacks']} came back after a 503; own kB " +
                   ", ".join(f"{name} {memory[name][-1]}" for name in names), flush=True)
         growth = max(memory[name][-1] - memory[name][STEADY_CYCLE - 1] for name in names)
         descriptors = max(self.cluster[name].descriptors() - floor[name] for name in names)
