@@ -22,6 +22,7 @@ struct peer {
     int64_t heard_ms;
     int64_t credit_ms; /* by which this process's own loop was late since */
     int64_t gone_ms;   /* 503, since it was last heard; 0: none */
+    int64_t proved_ms; /* when an entry that it appended was learned of: it may act on that without a connection */
     int64_t accuse_ms; /* this process concurs in its removal since; 0: it does not */
     int64_t probed_ms;
     char server[SERVER_ID_MAX];
@@ -110,6 +111,7 @@ static void restart_notice(struct peer *peer, uint64_t appender, int64_t now_ms)
         peer->credit_ms = 0;
         peer->gone_ms = 0;
         peer->accuse_ms = 0;
+        peer->proved_ms = now_ms;
     }
     for (size_t i = 0; i < peer->concur_count; i++)
         if (peer->concurs[i].accused == appender)
@@ -171,7 +173,8 @@ void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1_
 void detector_gone(struct detector *detector, uint64_t incarnation, int64_t now_ms)
 {
     struct peer *peer = find(detector, incarnation);
-    if (peer != NULL && peer->gone_ms == 0)
+    if (peer != NULL && peer->gone_ms == 0 &&
+        (peer->proved_ms == 0 || now_ms - peer->proved_ms > detector->times.fence_ms))
         peer->gone_ms = now_ms;
 }
 

@@ -46,6 +46,8 @@ struct membership {
     int64_t beat_ms;   /* when the last heartbeat went out */
     int64_t tick_ms;   /* when others were last looked at */
     int64_t proved_ms; /* when an append to prove this process was tried */
+    int64_t proposed_ms;
+    bool proposal_stale; /* the process was asleep or off the bus since: the append proves nothing any more */
     int64_t listening_since_ms, joining_since_ms;
     bool heard_shard;              /* a shard of the newest view was heard since listening began */
     struct view_number heard_view; /* the newest that anybody spoke of */
@@ -73,12 +75,6 @@ static void on_step(struct timer *timer, int64_t now_ms)
     step(container_of(timer, struct membership, step_timer), now_ms);
 }
 
-static void beat(struct membership *m, int64_t now_ms)
-{
-    m->beat_ms = now_ms;
-    m->actions.heartbeat(m->ctx);
-}
-
 /* A process that was asleep for longer than the fence knows nothing of what has passed, whatever its buffers say. */
 static void notice_sleep(struct membership *m, int64_t now_ms)
 {
@@ -86,7 +82,14 @@ static void notice_sleep(struct membership *m, int64_t now_ms)
     if (m->detector == NULL || m->beat_ms == 0 || slept_ms <= 0)
         return;
     if (slept_ms + m->times.heartbeat_ms >= m->times.detector.fence_ms)
-        detector_bus_lost(m->detector);
+        membership_bus_lost(m);
+}
+
+static void beat(struct membership *m, int64_t now_ms)
+{
+    notice_sleep(m, now_ms);
+    m->beat_ms = now_ms;
+    m->actions.heartbeat(m->ctx);
 }
 
 static void watch_others(struct membership *m, int64_t now_ms)
@@ -210,7 +213,8 @@ static bool view_has(const struct view *view, const struct node_address *address
  * heartbeats; the entry that a gateway appends meanwhile goes with the rest, and it appends itself anew. */
 static bool is_abandoned(const struct membership *m)
 {
-    if (m->self.kind != NODE_SHARD || m->state == MEMBERSHIP_LEAVING || m->view == NULL || m->heard_shard)
+    bool arriving = m->state == MEMBERSHIP_LISTENING || m->state == MEMBERSHIP_JOINING;
+    if (m->self.kind != NODE_SHARD || !arriving || m->view == NULL || m->heard_shard)
         return false;
     size_t others = m->view->shard_count - (namesake_in(m, m->view) != NULL);
     return others > 0;
@@ -262,9 +266,11 @@ static void unlist_self(const struct membership *m, struct view *entry)
         view_remove_gateway(entry, m->self.id, m->self.incarnation);
 }
 
-static void append(struct membership *m, struct view *take_entry)
+static void append(struct membership *m, struct view *take_entry, int64_t now_ms)
 {
     m->proposed = take_entry;
+    m->proposed_ms = now_ms;
+    m->proposal_stale = false;
     m->actions.append(m->ctx, take_entry, m->log_number.seq);
 }
 
@@ -280,7 +286,7 @@ static void propose(struct membership *m, int64_t now_ms)
         unlist_self(m, entry);
     else
         list_self(m, entry);
-    append(m, entry);
+    append(m, entry, now_ms);
 }
 
 /* What an active shard appends on others' account or to prove itself: removals, or the membership as it is. */
@@ -303,7 +309,7 @@ static void maintain(struct membership *m, int64_t now_ms)
     m->proved_ms = now_ms;
     log_warn(removed > 0 ? "removing" : "proving", log_uint("removed", removed),
              log_uint("after_seq", m->log_number.seq));
-    append(m, entry);
+    append(m, entry, now_ms);
 }
 
 /* A shard joins only once the last view has settled, so that no room is sought in two places at once; not for ever,
@@ -339,7 +345,8 @@ static void step(struct membership *m, int64_t now_ms)
         step(m, now_ms);
         return;
     case MEMBERSHIP_JOINING:
-        if (must_wait(m, now_ms)) {
+        /* The log may have been empty, or not to be had, when listening ended. */
+        if (must_wait(m, now_ms) || (is_abandoned(m) && now_ms < m->listening_since_ms + m->times.abandoned_ms)) {
             timer_set(m->wheel, &m->step_timer, now_ms + m->times.heartbeat_ms);
             return;
         }
@@ -380,6 +387,7 @@ void membership_start(struct membership *m, int64_t now_ms)
     } else {
         if (m->detector != NULL)
             detector_bus_back(m->detector, now_ms);
+        m->listening_since_ms = now_ms;
         read_log(m); /* views may have passed while the bus was away */
     }
     step(m, now_ms);
@@ -400,6 +408,7 @@ void membership_leave(struct membership *m, int64_t now_ms)
 
 void membership_bus_lost(struct membership *m)
 {
+    m->proposal_stale = true;
     if (m->detector != NULL)
         detector_bus_lost(m->detector);
 }
@@ -483,6 +492,8 @@ void membership_learn(struct membership *m, struct view *view, int64_t now_ms)
         return;
     bool was_listed = find_in(m, m->view) != NULL;
     struct view *old = m->view;
+    if (old == NULL)
+        m->listening_since_ms = now_ms; /* whom to listen for is known from here on */
     m->view = view_ref(view);
     m->log_number = view->number;
     if (m->detector != NULL)
@@ -529,6 +540,7 @@ void membership_append_done(struct membership *m, enum viewlog_result result, ui
 {
     struct view *entry = m->proposed;
     assert(entry != NULL);
+    notice_sleep(m, now_ms);
     m->proposed = NULL;
     m->log_read = false; /* whatever happened, the next decision starts from what the log says */
     switch (result) {
@@ -537,8 +549,9 @@ void membership_append_done(struct membership *m, enum viewlog_result result, ui
         m->log_read = true;
         entry->number.seq = seq;
         membership_learn(m, entry, now_ms);
-        if (m->detector != NULL && find_in(m, entry) != NULL)
-            detector_appended(m->detector, now_ms);
+        /* It lists this process as of when it was asked for; the answer may have waited. */
+        if (m->detector != NULL && !m->proposal_stale && find_in(m, entry) != NULL)
+            detector_appended(m->detector, m->proposed_ms);
         m->actions.announce(m->ctx, entry);
         break;
     case VIEWLOG_CONFLICT:
