@@ -20,6 +20,7 @@ struct concurrence {
 struct peer {
     struct node_address address;
     int64_t heard_ms;
+    int64_t beat_ms;   /* its last heartbeat, which also says whom it accuses: only these count for the fence */
     int64_t credit_ms; /* by which this process's own loop was late since */
     int64_t gone_ms;   /* 503, since it was last heard; 0: none */
     int64_t proved_ms; /* when an entry that it appended was learned of: it may act on that without a connection */
@@ -97,7 +98,7 @@ static void list_peer(struct detector *detector, enum node_kind kind, const stru
         peer->address.kind = kind;
         peer->address.incarnation = node->incarnation;
         snprintf(peer->address.id, sizeof peer->address.id, "%s", node->id);
-        peer->heard_ms = now_ms;
+        peer->heard_ms = peer->beat_ms = now_ms;
         HASH_ADD(hh, detector->peers, address.incarnation, sizeof peer->address.incarnation, peer);
     }
     peer->listed = true;
@@ -153,7 +154,7 @@ void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1_
     struct peer *peer = find(detector, heartbeat->incarnation);
     if (peer == NULL)
         return;
-    peer->heard_ms = now_ms;
+    peer->heard_ms = peer->beat_ms = now_ms;
     peer->credit_ms = 0;
     peer->gone_ms = 0;
     snprintf(peer->server, sizeof peer->server, "%s", heartbeat->nats_server);
@@ -333,7 +334,7 @@ bool detector_may_act(const struct detector *detector, int64_t now_ms)
     size_t all = 1;
     struct peer *peer, *next;
     HASH_ITER(hh, detector->peers, peer, next) {
-        if (now_ms - peer->heard_ms > detector->times.fence_ms || concurs_since(peer, detector->self.incarnation) != 0)
+        if (now_ms - peer->beat_ms > detector->times.fence_ms || concurs_since(peer, detector->self.incarnation) != 0)
             continue;
         all++;
         if (peer->address.kind == NODE_SHARD)

@@ -1,0 +1,193 @@
+/* The simulated cluster in which membership takes part: each process owns what a real one does (membership with its
+ * detector, links, a shard or a gateway), wired as common/node.c and the process.c files wire it, on a simulated bus
+ * and view log. Implements of world.h what model clients use; world.c is the smaller world, in which views are given.
+ *
+ * A process has a timer wheel of its own, so that one which is paused handles nothing until it wakes, and then all at
+ * once. Ownership: cluster_free() frees everything. Threading: one thread. Everything that is drawn, ids included,
+ * comes from the seed.
+ */
+#ifndef SBX_TESTS_SIM_CLUSTER_H
+#define SBX_TESTS_SIM_CLUSTER_H
+
+#include "common/epoch.h"
+#include "common/membership.h"
+#include "gateway/gateway.h"
+#include "shard/shard.h"
+#include "tests/sim/world.h"
+
+enum { CLUSTER_ROOMS = 4, CLUSTER_STORY = 60, CLUSTER_STORY_LINE = 160 };
+
+/* Deliberate faults, each of which the checks must find. */
+enum sabotage {
+    SABOTAGE_NONE,
+    SABOTAGE_NO_FENCE,   /* a shard acts whatever it has heard */
+    SABOTAGE_NEW,        /* a room that is not here is taken for new */
+    SABOTAGE_NO_NOTICE,  /* whoever is accused is removed at once */
+    SABOTAGE_ACCEPT_ALL, /* messages of removed processes are taken in */
+    SABOTAGE_ASSUME,     /* an append without an answer is taken for done */
+    SABOTAGE_COUNT,
+};
+
+#define INJECTED_TABLE(X)                                                                                              \
+    X(LOSS, "bus messages lost")                                                                                       \
+    X(DUPLICATE, "bus messages duplicated")                                                                            \
+    X(DELAY, "bus messages delayed")                                                                                   \
+    X(CRASH, "crashes")                                                                                                \
+    X(RESTART, "restarts under the same id")                                                                           \
+    X(PAUSE, "pauses")                                                                                                 \
+    X(PARTITION, "partitions of two processes")                                                                        \
+    X(ONE_WAY, "one-way partitions of two processes")                                                                  \
+    X(BUS_CUT, "partitions from the bus")                                                                              \
+    X(LEADERLESS, "leaderless periods of the log")                                                                     \
+    X(LOG_FAILED, "log requests failed")                                                                               \
+    X(LOG_UNKNOWN, "appends with an unknown outcome")                                                                  \
+    X(LOG_SLOW, "log requests slow")                                                                                   \
+    X(LEAVE, "graceful leaves")                                                                                        \
+    X(JOIN, "joins of a new process")                                                                                  \
+    X(REMOVAL, "removals by others")                                                                                   \
+    X(REJOIN, "rejoins as a new incarnation")
+
+enum injected {
+#define X(name, help) INJECTED_##name,
+    INJECTED_TABLE(X)
+#undef X
+        INJECTED_COUNT
+};
+
+struct process {
+    struct world *world;
+    int index;
+    struct node_address address;
+    char subject[LINK_SUBJECT_MAX];
+    struct timer_wheel wheel;
+    struct membership *membership;
+    struct links *links;
+    struct gateway *gateway; /* one of the two */
+    struct shard *shard;
+    bool alive, bus_up, acting, flush_wanted, release_wanted, rejoin_wanted, ended, leaving;
+    uint64_t life;           /* of the process; incarnations may change within it */
+    int64_t paused_until_ms;
+    int64_t cut_until_ms;    /* from the bus */
+    int64_t links_due_ms;    /* -1: nothing waits */
+    int64_t last_arrival_ms[WORLD_PROCESSES_MAX];
+    int64_t log_ms;                             /* requests to the log keep their order */
+    int64_t deaf_until_ms[WORLD_PROCESSES_MAX]; /* to what these send */
+    struct epoch epochs[CLUSTER_ROOMS];         /* the greatest that a gateway has seen */
+};
+
+struct world_conn {
+    struct world *world;
+    struct world_conn *next;
+    struct process *process;
+    uint64_t life; /* of the process, when it was dialled */
+    struct client *client;
+    struct conn_handlers handlers;
+    void *ctx;
+    bool listening;
+    int64_t to_client_ms, to_gateway_ms;
+};
+
+enum event_kind {
+    EVENT_LINK,
+    EVENT_HEARTBEAT,
+    EVENT_VIEW,
+    EVENT_UNREACHABLE,
+    EVENT_BUS_UP,
+    EVENT_BUS_DOWN,
+    EVENT_WAKE,
+    EVENT_LOG_READ,
+    EVENT_LOG_APPEND,
+    EVENT_LOG_READ_DONE,
+    EVENT_LOG_APPEND_DONE,
+    EVENT_OPEN,
+    EVENT_TO_GATEWAY,
+    EVENT_GONE,
+    EVENT_TO_CLIENT,
+    EVENT_CLOSED,
+};
+
+struct event {
+    int64_t at_ms;
+    uint64_t order;
+    enum event_kind kind;
+    struct process *process; /* who handles it; NULL: a client or the log itself */
+    uint64_t incarnation;    /* of that process; 0: any */
+    struct process *from;    /* LOG_*: who asked */
+    struct world_conn *conn;
+    struct payload *bytes;
+    uint64_t number; /* expected sequence, sequence, incarnation */
+    enum viewlog_result result;
+    uint16_t code;
+    bool clean;
+};
+
+struct log_entry {
+    struct payload *bytes;
+    struct view *view;
+};
+
+struct world {
+    uint64_t seed, random;
+    int64_t now_ms;
+    enum sabotage sabotage;
+    bool verbose, restless;
+    struct timer_wheel wheel; /* of the clients */
+    int shards, gateways;     /* gateways first */
+    struct process processes[WORLD_PROCESSES_MAX];
+    struct membership_times times;
+    uint32_t loss, duplication, delay_max_ms, log_trouble; /* permille, permille, ms, permille */
+    uint64_t lives;
+    int64_t leaderless_until_ms;
+    struct log_entry *log;
+    size_t log_count;
+    struct world_conn *conns;
+    struct event *events; /* a heap */
+    size_t event_count, event_capacity;
+    uint64_t event_order;
+    struct jwt_keyring *keyring;
+    struct token_keys token_keys;
+    struct room_key rooms[CLUSTER_ROOMS];
+    uint64_t injected[INJECTED_COUNT];
+    int64_t overlap_since_ms, overlap_max_ms; /* two owners, both listed, while one of them lags behind the log */
+    char story[CLUSTER_STORY][CLUSTER_STORY_LINE];
+    uint64_t story_count;
+    char violation[320]; /* "" while everything holds */
+};
+
+extern const char *const cluster_room_names[CLUSTER_ROOMS];
+
+struct world *cluster_new(uint64_t seed, int shards, int gateways, enum sabotage sabotage, bool verbose);
+void cluster_free(struct world **world);
+void cluster_tell(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cluster_violated(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+void process_start(struct process *process);
+void process_crash(struct process *process);
+void process_pause(struct process *process, int64_t ms);
+void process_cut(struct process *process, int64_t ms);
+void process_leave(struct process *process);
+bool process_runs(const struct process *process);
+/* As the wiring sees it, deliberate faults included. */
+bool process_may_act(struct process *process);
+
+/* cluster_bus.c: events in their order, the bus, the log. */
+bool cluster_chance(struct world *world, uint32_t permille);
+void cluster_push(struct world *world, struct event event);
+struct event cluster_pop(struct world *world);
+void cluster_drop_event(struct event *event);
+int64_t cluster_later(struct world *world, int64_t *last_ms, uint32_t delay_max_ms);
+/* Takes no reference; to NULL: every process that listens to this kind. */
+void cluster_publish(struct process *from, enum event_kind kind, const char *subject, struct payload *bytes);
+void cluster_probe(struct process *from, const struct node_address *node, struct payload *bytes);
+void cluster_log_request(struct process *from, enum event_kind kind, struct payload *bytes, uint64_t expected_seq);
+void cluster_log_handle(struct world *world, struct event *event);
+struct view *cluster_log_last(const struct world *world);
+
+/* cluster_check.c: what must hold after every step, and at the end. */
+void cluster_check(struct world *world);
+void cluster_check_view(struct process *process, const struct view *old, const struct view *view);
+void cluster_check_item(struct process *process, const struct node_address *from);
+void cluster_check_calm(struct world *world);
+bool cluster_lists(const struct view *view, const struct node_address *node);
+
+#endif

@@ -1,0 +1,212 @@
+#include "tests/sim/cluster.h"
+
+#include "common/bus.h"
+#include "common/mem.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { LOG_DELAY_MAX_MS = 20, LOG_SLOW_MAX_MS = 3000, LOG_TIMEOUT_MS = 2000, PROBE_DELAY_MAX_MS = 2 };
+
+/* --- events ---------------------------------------------------------------------------------------------------- */
+
+bool cluster_chance(struct world *world, uint32_t permille)
+{
+    return world_random(world, 1000) < permille;
+}
+
+static bool earlier(const struct event *a, const struct event *b)
+{
+    return a->at_ms != b->at_ms ? a->at_ms < b->at_ms : a->order < b->order;
+}
+
+/* An event that waits for a paused process keeps its order. */
+void cluster_push(struct world *world, struct event event)
+{
+    if (world->event_count == world->event_capacity) {
+        world->event_capacity = world->event_capacity * 2 + 64;
+        world->events = mem_realloc(world->events, world->event_capacity * sizeof *world->events);
+    }
+    if (event.order == 0)
+        event.order = ++world->event_order;
+    size_t i = world->event_count++;
+    for (; i > 0 && earlier(&event, &world->events[(i - 1) / 2]); i = (i - 1) / 2)
+        world->events[i] = world->events[(i - 1) / 2];
+    world->events[i] = event;
+}
+
+struct event cluster_pop(struct world *world)
+{
+    struct event first = world->events[0], last = world->events[--world->event_count];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= world->event_count)
+            break;
+        if (child + 1 < world->event_count && earlier(&world->events[child + 1], &world->events[child]))
+            child++;
+        if (!earlier(&world->events[child], &last))
+            break;
+        world->events[i] = world->events[child];
+        i = child;
+    }
+    world->events[i] = last;
+    return first;
+}
+
+void cluster_drop_event(struct event *event)
+{
+    payload_unref(&event->bytes);
+}
+
+int64_t cluster_later(struct world *world, int64_t *last_ms, uint32_t delay_max_ms)
+{
+    int64_t at_ms = world->now_ms + (int64_t)world_random(world, delay_max_ms + 1);
+    return *last_ms = at_ms > *last_ms ? at_ms : *last_ms;
+}
+
+/* --- the bus --------------------------------------------------------------------------------------------------- */
+
+static void deliver(struct process *from, struct process *to, enum event_kind kind, struct payload *bytes)
+{
+    struct world *world = from->world;
+    if (world->now_ms < from->cut_until_ms || world->now_ms < to->cut_until_ms ||
+        world->now_ms < to->deaf_until_ms[from->index])
+        return;
+    if (cluster_chance(world, world->loss)) {
+        world->injected[INJECTED_LOSS]++;
+        return;
+    }
+    int copies = cluster_chance(world, world->duplication) ? 2 : 1;
+    world->injected[INJECTED_DUPLICATE] += (uint64_t)copies - 1;
+    for (int i = 0; i < copies; i++) {
+        int64_t at_ms = cluster_later(world, &to->last_arrival_ms[from->index], world->delay_max_ms);
+        world->injected[INJECTED_DELAY] += at_ms > world->now_ms;
+        cluster_push(world, (struct event){.at_ms = at_ms,
+                                           .kind = kind,
+                                           .process = to,
+                                           .incarnation = to->address.incarnation,
+                                           .bytes = payload_ref(bytes)});
+    }
+}
+
+void cluster_publish(struct process *from, enum event_kind kind, const char *subject, struct payload *bytes)
+{
+    struct world *world = from->world;
+    if (!from->bus_up)
+        return;
+    for (int i = 0; i < world->gateways + world->shards; i++) {
+        struct process *to = &world->processes[i];
+        bool listens = kind == EVENT_LINK        ? strcmp(to->subject, subject) == 0
+                       : kind == EVENT_HEARTBEAT ? to->shard != NULL
+                                                 : true;
+        if (to->alive && to->bus_up && listens)
+            deliver(from, to, kind, bytes);
+    }
+}
+
+void cluster_probe(struct process *from, const struct node_address *node, struct payload *bytes)
+{
+    struct world *world = from->world;
+    char subject[LINK_SUBJECT_MAX];
+    node_inbox(node, subject);
+    if (!from->bus_up || world->now_ms < from->cut_until_ms)
+        return;
+    for (int i = 0; i < world->gateways + world->shards; i++)
+        if (world->processes[i].alive && world->processes[i].bus_up &&
+            strcmp(world->processes[i].subject, subject) == 0) {
+            deliver(from, &world->processes[i], EVENT_LINK, bytes);
+            return;
+        }
+    cluster_push(world, (struct event){.at_ms = world->now_ms + (int64_t)world_random(world, PROBE_DELAY_MAX_MS + 1),
+                                       .kind = EVENT_UNREACHABLE,
+                                       .process = from,
+                                       .incarnation = from->address.incarnation,
+                                       .number = node->incarnation});
+}
+
+/* --- the view log ---------------------------------------------------------------------------------------------- */
+
+struct view *cluster_log_last(const struct world *world)
+{
+    return world->log_count > 0 ? world->log[world->log_count - 1].view : NULL;
+}
+
+void cluster_log_request(struct process *from, enum event_kind kind, struct payload *bytes, uint64_t expected_seq)
+{
+    struct world *world = from->world;
+    bool slow = cluster_chance(world, world->log_trouble);
+    world->injected[INJECTED_LOG_SLOW] += slow;
+    cluster_push(world,
+                 (struct event){.at_ms = cluster_later(world, &from->log_ms, slow ? LOG_SLOW_MAX_MS : LOG_DELAY_MAX_MS),
+                                .kind = kind,
+                                .from = from,
+                                .incarnation = from->address.incarnation,
+                                .bytes = bytes != NULL ? payload_ref(bytes) : NULL,
+                                .number = expected_seq});
+}
+
+static enum viewlog_result log_append(struct world *world, struct event *event)
+{
+    if (event->number != world->log_count)
+        return VIEWLOG_CONFLICT;
+    struct view *last = cluster_log_last(world);
+    struct view *view = view_unpack(event->bytes->data, event->bytes->size, world->log_count + 1);
+    if (view == NULL) {
+        cluster_violated(world, "an entry that cannot be read is appended");
+        return VIEWLOG_FAILED;
+    }
+    if (last != NULL && view_number_compare(view->number, last->number) <= 0)
+        cluster_violated(world, "view %u.%u is appended after %u.%u", (unsigned)view->number.generation,
+                         (unsigned)view->number.seq, (unsigned)last->number.generation, (unsigned)last->number.seq);
+    cluster_tell(world, "%s appends view %u.%u: %zu shards, %zu gateways", event->from->address.id,
+                 (unsigned)view->number.generation, (unsigned)view->number.seq, view->shard_count, view->gateway_count);
+    for (int i = 0; last != NULL && i < world->gateways + world->shards; i++) {
+        const struct process *process = &world->processes[i];
+        if (!cluster_lists(last, &process->address) || cluster_lists(view, &process->address) ||
+            process == event->from || !process->alive)
+            continue;
+        world->injected[INJECTED_REMOVAL]++;
+        cluster_tell(world, "  which removes %s", process->address.id);
+    }
+    world->log = mem_realloc(world->log, (world->log_count + 1) * sizeof *world->log);
+    world->log[world->log_count++] = (struct log_entry){.bytes = payload_ref(event->bytes), .view = view};
+    return VIEWLOG_OK;
+}
+
+/* At the log: a request is done, fails, or is done or not without anybody being told. */
+void cluster_log_handle(struct world *world, struct event *event)
+{
+    struct process *from = event->from;
+    bool append = event->kind == EVENT_LOG_APPEND;
+    struct event answer = {.kind = append ? EVENT_LOG_APPEND_DONE : EVENT_LOG_READ_DONE,
+                           .process = from,
+                           .incarnation = event->incarnation,
+                           .result = VIEWLOG_OK};
+    uint32_t delay_max_ms = LOG_DELAY_MAX_MS;
+    bool reachable = world->now_ms >= world->leaderless_until_ms && world->now_ms >= from->cut_until_ms;
+    if (!reachable || cluster_chance(world, world->log_trouble)) {
+        answer.result = append && cluster_chance(world, 500) ? VIEWLOG_UNKNOWN : VIEWLOG_FAILED;
+        if (answer.result == VIEWLOG_UNKNOWN) {
+            world->injected[INJECTED_LOG_UNKNOWN]++;
+            delay_max_ms = LOG_TIMEOUT_MS;
+            if (reachable && cluster_chance(world, 500)) {
+                log_append(world, event);
+            } else if (world->sabotage == SABOTAGE_ASSUME) {
+                answer.result = VIEWLOG_OK;
+                answer.number = event->number + 1;
+            }
+        } else {
+            world->injected[INJECTED_LOG_FAILED]++;
+        }
+    } else if (append) {
+        answer.result = log_append(world, event);
+        answer.number = world->log_count;
+    } else if (world->log_count == 0) {
+        answer.result = VIEWLOG_EMPTY;
+    } else {
+        answer.number = world->log_count;
+        answer.bytes = payload_ref(world->log[world->log_count - 1].bytes);
+    }
+    answer.at_ms = cluster_later(world, &from->log_ms, delay_max_ms);
+    cluster_push(world, answer);
+}

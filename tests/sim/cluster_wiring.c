@@ -1,0 +1,376 @@
+#include "tests/sim/cluster_wiring.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, NATS_SERVERS = 2, SHARD_WEIGHT = 100 };
+
+bool process_may_act(struct process *process)
+{
+    bool may_act = membership_may_act(process->membership, process->world->now_ms);
+    return may_act || (process->world->sabotage == SABOTAGE_NO_FENCE && process->shard != NULL);
+}
+
+/* --- links ----------------------------------------------------------------------------------------------------- */
+
+static int on_link_publish(void *ctx, const char *subject, struct payload *envelope)
+{
+    struct process *process = ctx;
+    if (!process_may_act(process) || !process->bus_up)
+        return -1;
+    cluster_publish(process, EVENT_LINK, subject, envelope);
+    return 0;
+}
+
+static enum link_verdict on_link_judge(void *ctx, const struct node_address *from, struct view_number number)
+{
+    struct process *process = ctx;
+    membership_heard(process->membership, from, number, process->world->now_ms);
+    struct view *view = membership_view(process->membership);
+    if (view == NULL || view_number_compare(number, view->number) > 0)
+        return LINK_HOLD;
+    return cluster_lists(view, from) || process->world->sabotage == SABOTAGE_ACCEPT_ALL ? LINK_ACCEPT : LINK_REFUSE;
+}
+
+static void on_link_item(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
+                         int64_t now_ms)
+{
+    struct process *process = ctx;
+    cluster_check_item(process, from);
+    if (process->shard != NULL) {
+        shard_item(process->shard, from, item, now_ms);
+        return;
+    }
+    gateway_item(process->gateway, from, item, now_ms);
+    membership_set_marker(process->membership, gateway_reported(process->gateway), now_ms);
+}
+
+static void on_link_gap(void *ctx, const struct node_address *from, int64_t now_ms)
+{
+    struct process *process = ctx;
+    if (process->gateway != NULL)
+        gateway_gap(process->gateway, from, now_ms);
+}
+
+static struct view_number on_link_view(void *ctx)
+{
+    struct view *view = membership_view(((struct process *)ctx)->membership);
+    return view != NULL ? view->number : (struct view_number){0, 0};
+}
+
+static void on_to_peer(void *ctx, const struct node_address *to, struct payload *item)
+{
+    struct process *process = ctx;
+    if (process->links == NULL)
+        return; /* the process ends */
+    links_send(process->links, to, item, process->world->now_ms);
+    process->links_due_ms = process->world->now_ms;
+}
+
+/* --- membership ------------------------------------------------------------------------------------------------ */
+
+static void on_read_last(void *ctx)
+{
+    cluster_log_request(ctx, EVENT_LOG_READ, NULL, 0);
+}
+
+static void on_append(void *ctx, const struct view *entry, uint64_t expected_last_seq)
+{
+    struct payload *bytes = view_pack(entry);
+    cluster_log_request(ctx, EVENT_LOG_APPEND, bytes, expected_last_seq);
+    payload_unref(&bytes);
+}
+
+static void on_announce(void *ctx, const struct view *view)
+{
+    struct payload *entry = view_pack(view);
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__ViewRecord record = SIGNALBOX__CLUSTER__V1__VIEW_RECORD__INIT;
+    number.generation = view->number.generation;
+    number.seq = view->number.seq;
+    record.number = &number;
+    record.entry = (ProtobufCBinaryData){.len = entry->size, .data = entry->data};
+    struct payload *payload = payload_pack(&record.base);
+    cluster_publish(ctx, EVENT_VIEW, "sbx.view", payload);
+    payload_unref(&payload);
+    payload_unref(&entry);
+}
+
+static void note_suspension(struct process *process)
+{
+    bool acting = process_may_act(process);
+    if (process->shard == NULL || acting == process->acting)
+        return;
+    process->acting = acting;
+    shard_suspend(process->shard, !acting, process->world->now_ms);
+    cluster_tell(process->world, "%s %s", process->address.id, acting ? "acts" : "suspends itself");
+}
+
+static void on_heartbeat(void *ctx)
+{
+    struct process *process = ctx;
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__ViewNumber settled = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__Concurrence concurs[CONCURRENCES_MAX], *concur_list[CONCURRENCES_MAX];
+    struct view_number view = on_link_view(process), marker = membership_marker(process->membership);
+    enum membership_state state = membership_state(process->membership);
+    char server[16];
+    snprintf(server, sizeof server, "nats-%d", process->index % NATS_SERVERS);
+    number.generation = view.generation;
+    number.seq = view.seq;
+    settled.generation = marker.generation;
+    settled.seq = marker.seq;
+    beat.schema_version = LINK_SCHEMA_VERSION;
+    beat.node = process->address.id;
+    beat.incarnation = process->address.incarnation;
+    beat.kind = (Signalbox__Cluster__V1__NodeKind)process->address.kind;
+    beat.view = &number;
+    beat.settled = &settled;
+    beat.n_concurs = membership_concurrences(process->membership, concurs, CONCURRENCES_MAX, process->world->now_ms);
+    for (size_t i = 0; i < beat.n_concurs; i++)
+        concur_list[i] = &concurs[i];
+    beat.concurs = concur_list;
+    beat.nats_server = server;
+    beat.joining = state < MEMBERSHIP_ACTIVE;
+    beat.leaving = state == MEMBERSHIP_LEAVING;
+    note_suspension(process);
+    struct payload *payload = payload_pack(&beat.base);
+    cluster_publish(process, EVENT_HEARTBEAT, "", payload);
+    payload_unref(&payload);
+}
+
+static void on_probe(void *ctx, const struct node_address *node)
+{
+    struct process *process = ctx;
+    Signalbox__Cluster__V1__Envelope envelope = SIGNALBOX__CLUSTER__V1__ENVELOPE__INIT;
+    envelope.schema_version = LINK_SCHEMA_VERSION;
+    envelope.sender = process->address.id;
+    envelope.incarnation = process->address.incarnation;
+    envelope.kind = (Signalbox__Cluster__V1__NodeKind)process->address.kind;
+    envelope.idle = true;
+    struct payload *payload = payload_pack(&envelope.base);
+    cluster_probe(process, node, payload);
+    payload_unref(&payload);
+}
+
+static void forget_departed(struct process *process, const struct view *old, const struct view *view, int64_t now_ms)
+{
+    struct node_address address = {0};
+    for (size_t i = 0; old != NULL && i < old->shard_count + old->gateway_count; i++) {
+        bool shard = i < old->shard_count;
+        const struct view_node *node = shard ? &old->shards[i] : &old->gateways[i - old->shard_count];
+        address.kind = shard ? NODE_SHARD : NODE_GATEWAY;
+        address.incarnation = node->incarnation;
+        memcpy(address.id, node->id, sizeof address.id);
+        if (!cluster_lists(view, &address))
+            links_forget(process->links, node->incarnation, now_ms);
+    }
+}
+
+static void on_view(void *ctx, struct view *old, struct view *view, int64_t now_ms)
+{
+    struct process *process = ctx;
+    cluster_check_view(process, old, view);
+    if (process->shard != NULL) {
+        shard_view(process->shard, view, now_ms);
+    } else {
+        gateway_view(process->gateway, view, now_ms);
+        membership_set_marker(process->membership, gateway_reported(process->gateway), now_ms);
+    }
+    forget_departed(process, old, view, now_ms);
+    process->release_wanted = true;
+}
+
+static bool was_replaced(const struct process *process)
+{
+    const struct view *view = membership_view(process->membership);
+    const struct view_node *listed = process->shard != NULL ? view_find_shard(view, process->address.id)
+                                                            : view_find_gateway(view, process->address.id);
+    return listed != NULL && listed->incarnation != process->address.incarnation;
+}
+
+static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
+{
+    struct process *process = ctx;
+    cluster_tell(process->world, "%s is %s", process->address.id, membership_state_name(state));
+    if (state == MEMBERSHIP_LEFT || (state == MEMBERSHIP_REMOVED && was_replaced(process)))
+        process->ended = true;
+    else if (state == MEMBERSHIP_REMOVED)
+        process->rejoin_wanted = true;
+}
+
+static int64_t on_wall_s(void *ctx)
+{
+    return wiring_wall_ms(ctx) / 1000;
+}
+
+static void on_flush_soon(void *ctx)
+{
+    ((struct process *)ctx)->flush_wanted = true;
+}
+
+static struct view_number on_marker(void *ctx)
+{
+    struct process *process = ctx;
+    struct view *view = process->membership != NULL ? membership_view(process->membership) : NULL;
+    if (process->world->sabotage == SABOTAGE_NEW && view != NULL)
+        return view->number;
+    return process->membership != NULL ? membership_marker(process->membership) : (struct view_number){0, 0};
+}
+
+/* --- the bus --------------------------------------------------------------------------------------------------- */
+
+static void on_heartbeat_message(struct process *process, const struct payload *bytes)
+{
+    Signalbox__Cluster__V1__Heartbeat *beat = signalbox__cluster__v1__heartbeat__unpack(NULL, bytes->size, bytes->data);
+    membership_heartbeat(process->membership, beat, process->world->now_ms);
+    signalbox__cluster__v1__heartbeat__free_unpacked(beat, NULL);
+}
+
+static void on_view_message(struct process *process, const struct payload *bytes)
+{
+    Signalbox__Cluster__V1__ViewRecord *record =
+        signalbox__cluster__v1__view_record__unpack(NULL, bytes->size, bytes->data);
+    struct view *view = view_unpack(record->entry.data, record->entry.len, record->number->seq);
+    membership_learn(process->membership, view, process->world->now_ms);
+    view_unref(&view);
+    signalbox__cluster__v1__view_record__free_unpacked(record, NULL);
+}
+
+static void on_bus_state(struct process *process, bool up)
+{
+    int64_t now_ms = process->world->now_ms;
+    if (up == process->bus_up)
+        return;
+    if (up && now_ms < process->cut_until_ms) {
+        cluster_push(process->world, (struct event){.at_ms = process->cut_until_ms,
+                                                    .kind = EVENT_BUS_UP,
+                                                    .process = process,
+                                                    .incarnation = process->address.incarnation});
+        return;
+    }
+    process->bus_up = up;
+    cluster_tell(process->world, "%s is %s the bus", process->address.id, up ? "on" : "off");
+    if (!up)
+        membership_bus_lost(process->membership);
+    if (process->gateway != NULL)
+        gateway_bus(process->gateway, up, now_ms);
+    if (up)
+        membership_start(process->membership, now_ms);
+}
+
+void wiring_event(struct process *process, struct event *event)
+{
+    int64_t now_ms = process->world->now_ms;
+    struct view *view = NULL;
+    process->links_due_ms = now_ms;
+    switch (event->kind) {
+    case EVENT_LINK:
+        if (process_may_act(process))
+            links_receive(process->links, event->bytes->data, event->bytes->size, now_ms);
+        break;
+    case EVENT_HEARTBEAT:
+        on_heartbeat_message(process, event->bytes);
+        break;
+    case EVENT_VIEW:
+        on_view_message(process, event->bytes);
+        break;
+    case EVENT_UNREACHABLE:
+        membership_gone(process->membership, event->number, now_ms);
+        break;
+    case EVENT_BUS_UP:
+    case EVENT_BUS_DOWN:
+        on_bus_state(process, event->kind == EVENT_BUS_UP);
+        break;
+    case EVENT_LOG_READ_DONE:
+        if (event->result == VIEWLOG_OK)
+            view = view_unpack(event->bytes->data, event->bytes->size, event->number);
+        membership_read_done(process->membership, event->result, view, now_ms);
+        view_unref(&view);
+        break;
+    case EVENT_LOG_APPEND_DONE:
+        membership_append_done(process->membership, event->result, event->number, now_ms);
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- beginning and end ----------------------------------------------------------------------------------------- */
+
+void wiring_name(struct process *process, enum node_kind kind)
+{
+    process->address = (struct node_address){.kind = kind, .incarnation = incarnation_random()};
+    snprintf(process->address.id, sizeof process->address.id, kind == NODE_GATEWAY ? "gw-%d" : "shard-%d",
+             process->index);
+    node_inbox(&process->address, process->subject);
+}
+
+void wiring_open_core(struct process *process, struct jwt_keyring *keyring, const struct token_keys *token_keys)
+{
+    static const struct gateway_actions gateway_actions = {
+        .send = wiring_client_send, .close = wiring_client_close, .to_shard = on_to_peer, .wall_ms = wiring_wall_ms};
+    static const struct shard_actions shard_actions = {
+        .to_gateway = on_to_peer, .flush_soon = on_flush_soon, .wall_ms = wiring_wall_ms, .marker = on_marker};
+    if (process->address.kind == NODE_GATEWAY) {
+        struct gateway_options options = {.self = process->address, .limits = gateway_default_limits};
+        process->gateway = gateway_new(&options, keyring, token_keys, &process->wheel, &gateway_actions, process);
+    } else {
+        struct shard_options options = {.self = process->address, .limits = shard_default_limits};
+        process->shard = shard_new(&options, &process->wheel, &shard_actions, process);
+    }
+}
+
+void wiring_open_node(struct process *process)
+{
+    static const struct link_handlers link_handlers = {.publish = on_link_publish,
+                                                       .judge = on_link_judge,
+                                                       .item = on_link_item,
+                                                       .gap = on_link_gap,
+                                                       .view = on_link_view};
+    static const struct membership_actions actions = {.read_last = on_read_last,
+                                                      .append = on_append,
+                                                      .announce = on_announce,
+                                                      .heartbeat = on_heartbeat,
+                                                      .probe = on_probe,
+                                                      .view = on_view,
+                                                      .state = on_state,
+                                                      .wall_s = on_wall_s};
+    struct world *world = process->world;
+    process->bus_up = process->acting = process->release_wanted = process->flush_wanted = false;
+    process->links_due_ms = -1;
+    process->links = links_new(&process->address, &link_handlers, process);
+    process->membership =
+        membership_new(&process->address, "", SHARD_WEIGHT, &world->times, &process->wheel, &actions, process);
+    cluster_push(world, (struct event){.at_ms = world->now_ms + 1 + (int64_t)world_random(world, BUS_UP_MAX_MS),
+                                       .kind = EVENT_BUS_UP,
+                                       .process = process,
+                                       .incarnation = process->address.incarnation});
+}
+
+void wiring_close_node(struct process *process)
+{
+    membership_free(&process->membership);
+    links_free(&process->links);
+}
+
+void wiring_rejoin(struct process *process)
+{
+    struct world *world = process->world;
+    process->rejoin_wanted = false;
+    world->injected[INJECTED_REJOIN]++;
+    if (process->gateway != NULL)
+        gateway_bus(process->gateway, false, world->now_ms);
+    wiring_close_node(process);
+    wiring_name(process, process->address.kind);
+    if (process->shard != NULL) {
+        shard_free(&process->shard);
+        wiring_open_core(process, NULL, NULL);
+    }
+    wiring_open_node(process);
+    if (process->gateway != NULL)
+        gateway_rename(process->gateway, &process->address);
+    cluster_tell(world, "%s rejoins as %016" PRIx64, process->address.id, process->address.incarnation);
+}
