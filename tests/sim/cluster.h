@@ -1,6 +1,6 @@
 /* The simulated cluster in which membership takes part: each process owns what a real one does (membership with its
  * detector, links, a shard or a gateway), wired as common/node.c and the process.c files wire it, on a simulated bus
- * and view log. Implements of world.h what model clients use; world.c is the smaller world, in which views are given.
+ * and view log. Implements what model clients use of world.h; world.c is the smaller world, in which views are given.
  *
  * A process has a timer wheel of its own, so that one which is paused handles nothing until it wakes, and then all at
  * once. Ownership: cluster_free() frees everything. Threading: one thread. Everything that is drawn, ids included,
@@ -21,7 +21,6 @@ enum { CLUSTER_ROOMS = 4, CLUSTER_STORY = 60, CLUSTER_STORY_LINE = 160 };
 enum sabotage {
     SABOTAGE_NONE,
     SABOTAGE_NO_FENCE,   /* a shard acts whatever it has heard */
-    SABOTAGE_NEW,        /* a room that is not here is taken for new */
     SABOTAGE_NO_NOTICE,  /* whoever is accused is removed at once */
     SABOTAGE_ACCEPT_ALL, /* messages of removed processes are taken in */
     SABOTAGE_ASSUME,     /* an append without an answer is taken for done */
@@ -65,10 +64,10 @@ struct process {
     struct gateway *gateway; /* one of the two */
     struct shard *shard;
     bool alive, bus_up, acting, flush_wanted, release_wanted, rejoin_wanted, ended, leaving;
-    uint64_t life;           /* of the process; incarnations may change within it */
+    uint64_t life; /* of the process; incarnations may change within it */
     int64_t paused_until_ms;
-    int64_t cut_until_ms;    /* from the bus */
-    int64_t links_due_ms;    /* -1: nothing waits */
+    int64_t cut_until_ms; /* from the bus */
+    int64_t links_due_ms; /* -1: nothing waits */
     int64_t last_arrival_ms[WORLD_PROCESSES_MAX];
     int64_t log_ms;                             /* requests to the log keep their order */
     int64_t deaf_until_ms[WORLD_PROCESSES_MAX]; /* to what these send */

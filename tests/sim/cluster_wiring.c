@@ -214,9 +214,6 @@ static void on_flush_soon(void *ctx)
 static struct view_number on_marker(void *ctx)
 {
     struct process *process = ctx;
-    struct view *view = process->membership != NULL ? membership_view(process->membership) : NULL;
-    if (process->world->sabotage == SABOTAGE_NEW && view != NULL)
-        return view->number;
     return process->membership != NULL ? membership_marker(process->membership) : (struct view_number){0, 0};
 }
 

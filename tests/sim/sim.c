@@ -1,4 +1,4 @@
-/* sim --seeds A..B [--verbose] [--sabotage N]: each seed draws a cluster, people in its rooms, and what befalls them;
+/* sim --seeds A..B [--verbose] [--prove]: each seed draws a cluster, people in its rooms, and what befalls them;
  * what must hold is checked after every step and once it is quiet again. A failing seed prints its story. */
 #include "common/log.h"
 #include "tests/sim/cluster.h"
@@ -26,8 +26,8 @@ struct play {
     int people_count;
 };
 
-static const char *const sabotage_names[SABOTAGE_COUNT] = {"none",      "no fence",       "unknown is new",
-                                                           "no notice", "accept removed", "assume appends"};
+static const char *const sabotage_names[SABOTAGE_COUNT] = {"none", "no fence", "no notice", "accept removed",
+                                                           "assume appends"};
 
 static int64_t between(struct world *world, int64_t low, int64_t high)
 {
