@@ -17,7 +17,7 @@ struct snapshot {
     uint64_t seq;
     bool with_viewers;
     bool settling; /* at that position: what ended it comes as an event */
-    bool paged; /* somebody holds a cursor into it */
+    bool paged;    /* somebody holds a cursor into it */
     int64_t used_ms;
     size_t count;
     struct payload *participants[];
