@@ -8,9 +8,6 @@
 
 enum { CONCURS_MAX = 64, SERVER_ID_MAX = 64, GATHER_MS = 300 };
 
-const struct detector_times detector_default_times = {
-    .silence_ms = 1000, .notice_ms = 1500, .gone_ms = 500, .patience_ms = 5000, .fence_ms = 1500, .suspect_ms = 400};
-
 /* Somebody concurs in the removal of `accused`, and has been saying so since `since_ms` (as heard here). */
 struct concurrence {
     uint64_t accused;
@@ -376,13 +373,4 @@ bool detector_reported(const struct detector *detector, struct view_number numbe
         if (peer->address.kind == NODE_GATEWAY && view_number_compare(peer->marker, number) < 0)
             return false;
     return true;
-}
-
-bool detector_heard_any(const struct detector *detector, enum node_kind kind, uint32_t within_ms, int64_t now_ms)
-{
-    struct peer *peer, *next;
-    HASH_ITER(hh, detector->peers, peer, next)
-        if (peer->address.kind == kind && now_ms - peer->heard_ms < within_ms)
-            return true;
-    return false;
 }

@@ -36,8 +36,6 @@ struct detector_times {
     uint32_t suspect_ms;  /* silence after which a process is probed and proposes nothing */
 };
 
-extern const struct detector_times detector_default_times;
-
 /* The safety relation: nobody can be removed while it may still act. A text that says what is wrong, or NULL. */
 const char *detector_times_problem(const struct detector_times *times, uint32_t heartbeat_ms);
 
@@ -80,7 +78,5 @@ bool detector_probe(struct detector *detector, struct node_address *ret_node, in
 struct view_number detector_settled(const struct detector *detector, struct view_number own_marker, uint64_t except);
 /* All gateways of the view have reported what they hold, up to `number`. */
 bool detector_reported(const struct detector *detector, struct view_number number);
-/* Whether any process of this kind and view has been heard within `within_ms`. */
-bool detector_heard_any(const struct detector *detector, enum node_kind kind, uint32_t within_ms, int64_t now_ms);
 
 #endif

@@ -467,11 +467,6 @@ struct view_number membership_marker(const struct membership *m)
     return m->marker;
 }
 
-struct view_number membership_settled(const struct membership *m)
-{
-    return m->detector != NULL && m->view != NULL ? settled_now(m) : (struct view_number){0, 0};
-}
-
 void membership_heard(struct membership *m, const struct node_address *from, struct view_number view, int64_t now_ms)
 {
     if (view_number_compare(view, m->heard_view) > 0)

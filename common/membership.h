@@ -88,8 +88,6 @@ bool membership_may_act(struct membership *membership, int64_t now_ms);
  * Shards reach a view when all of its gateways have. */
 void membership_set_marker(struct membership *membership, struct view_number marker, int64_t now_ms);
 struct view_number membership_marker(const struct membership *membership);
-/* The newest view whose markers all shards have reached, as far as this shard has heard. */
-struct view_number membership_settled(const struct membership *membership);
 void membership_heard(struct membership *membership, const struct node_address *from, struct view_number view,
                       int64_t now_ms);
 /* A view from the bus or in answer to a read; takes a reference of its own. */

@@ -553,11 +553,6 @@ struct view_number node_marker(const struct node *node)
     return membership_marker(node->membership);
 }
 
-struct view_number node_settled(const struct node *node)
-{
-    return membership_settled(node->membership);
-}
-
 bool node_was_replaced(const struct node *node)
 {
     struct view *view = membership_view(node->membership);

@@ -59,8 +59,6 @@ bool node_may_act(struct node *node);
 void node_set_marker(struct node *node, struct view_number marker);
 /* Shards: the newest view of which every gateway has reported what it holds. */
 struct view_number node_marker(const struct node *node);
-/* Shards: the newest view that all shards have reached. */
-struct view_number node_settled(const struct node *node);
 /* In state REMOVED: whether another process has taken this one's id, rather than the others having held it for gone. */
 bool node_was_replaced(const struct node *node);
 bool node_bus_up(const struct node *node);
