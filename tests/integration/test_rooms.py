@@ -12,9 +12,9 @@ from cluster import API_KEY, API_SECRET, PLAIN, Cluster, wait_for
 HERE = pathlib.Path(__file__).resolve().parent
 ROOMS, SIZE, CYCLES = 1000, 5, 10
 STEADY_CYCLE = 3
-# A gateway serves 17,500 sessions after the third cycle: 30 bytes lost by each would show. What is requested from the allocator
-# and not freed is the same to the byte after each cycle; the rest is glibc's: it keeps up to 7 freed blocks of each of 64 sizes
-# for each thread, which fill up over tens of cycles and may each hold a page. 250 rooms grew so by 260 kB in 25 cycles.
+# A gateway serves 17,500 sessions after the third cycle: 30 bytes lost by each would show. Full runs grow by 190 to 290 kB over
+# all processes. The gateways' part is what glibc keeps in its thread caches (with them off, GLIBC_TUNABLES=
+# glibc.malloc.tcache_count=0, they are flat); the shards' part, 100 to 280 kB each in steps, is not explained yet.
 GROWTH_KB = 512
 
 
