@@ -68,6 +68,7 @@ void directed_send(struct participant *participant, unsigned seat, int64_t due_u
     link->sent++;
     link->due_us[link->sent % LINK_WINDOW] = due_us;
     stats->directed_sent++;
+    history_add(participant, HISTORY_SENT, seat, history_tag(&link->sid), link->sent, clock_mono_us() - due_us);
     send_one(participant, seat, link->sent);
     if (link->resend_ms == 0)
         set_resend(participant, link, clock_mono_ms());
@@ -148,10 +149,16 @@ static void take_ack(struct participant *participant, struct link *link, uint64_
 static void deliver(struct participant *participant, struct link *link, const char *text, size_t size_expected)
 {
     struct worker_stats *stats = participant->worker->stats;
+    unsigned seat = (unsigned)(link - participant->links);
     uint32_t number;
     int64_t due_us;
-    if (sscanf(text, "swarm %" SCNu32 " %" SCNd64 " ", &number, &due_us) != 2 || number != link->received ||
-        strlen(text) != size_expected) {
+    if (sscanf(text, "swarm %" SCNu32 " %" SCNd64 " ", &number, &due_us) != 2 || strlen(text) != size_expected) {
+        stats->violations_order++;
+        history_add(participant, HISTORY_GARBLED, seat, history_tag(&link->sid), link->received, 0);
+        return;
+    }
+    history_add(participant, HISTORY_DELIVERED, seat, history_tag(&link->sid), number, clock_mono_us() - due_us);
+    if (number != link->received) {
         stats->violations_order++;
         return;
     }
@@ -182,6 +189,7 @@ void directed_receive(struct participant *participant, const Signalbox__V1__Serv
     take_ack(participant, link, route->ack);
     if (message->body_case == SIGNALBOX__V1__SERVER_MESSAGE__BODY_UNDELIVERABLE) {
         stats->directed_undeliverable++;
+        history_add(participant, HISTORY_UNDELIVERABLE, (unsigned)(link - participant->links), history_tag(&sid), 0, 0);
         link->ended = true;
         link->acked = link->sent;
         link->resend_ms = 0;

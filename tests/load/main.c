@@ -4,6 +4,7 @@
 #include "tests/load/report.h"
 #include "tests/load/worker.h"
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -142,17 +143,38 @@ static bool all_reached(const struct coordinator *coordinator)
     return true;
 }
 
+/* What is on standard input for a hold that it drives: whether the hold is over. Its end ends the hold too. */
+static bool told_to_go(struct coordinator *coordinator)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    char line[16];
+    if (poll(&input, 1, 0) <= 0)
+        return false;
+    if (fgets(line, sizeof line, stdin) == NULL || strcmp(line, "go\n") == 0)
+        return true;
+    for (unsigned i = 0; strcmp(line, "renew\n") == 0 && i < coordinator->options.processes; i++)
+        coordinator->workers[i].wanted_renewals++;
+    return false;
+}
+
 /* Takes all workers through a phase. False, with the reason in the report, if the run cannot go on. */
 static bool run_phase(struct coordinator *coordinator, enum phase phase, const char *what, double limit_s)
 {
     int64_t begun_us = clock_mono_us();
+    bool driven = coordinator->options.driven;
     coordinator->serial++;
+    if (driven) {
+        printf("phase %s\n", what);
+        fflush(stdout);
+    }
     for (unsigned i = 0; i < coordinator->options.processes; i++) {
         coordinator->workers[i].wanted = phase;
         __atomic_store_n(&coordinator->workers[i].wanted_serial, coordinator->serial, __ATOMIC_RELEASE);
     }
     while (!all_reached(coordinator)) {
         usleep(POLL_US);
+        if (driven && phase == PHASE_HOLD && told_to_go(coordinator))
+            break;
         show_progress(coordinator, what, begun_us);
         if (!workers_alive(coordinator) && !all_reached(coordinator))
             coordinator->report.failure = "a worker process ended early";
@@ -233,6 +255,7 @@ int main(int argc, char **argv)
     sodium_bin2hex(run, sizeof run, random, sizeof random);
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
+    setvbuf(stdin, NULL, _IONBF, 0); /* poll() must see every line that was not read */
 
     if (start_workers(&coordinator, run) != 0) {
         stop_workers(&coordinator, false);

@@ -39,14 +39,19 @@ static const char HELP[] =
     "resumed\n"
     "                           TLS handshakes\n"
     "  --storm-rate R           connections a second in the storm (default 0: all at once)\n"
+    "  --steady                 the messages of each room at even intervals, room after room, instead of drawn ones\n"
+    "  --driven                 tell each phase on standard output, and hold until standard input says what to do:\n"
+    "                           'renew' gives every other participant of each room another network, 'go' ends the "
+    "hold\n"
     "  --settle S               longest wait for rosters and messages at a checkpoint (default 30)\n"
     "What is reported\n"
     "  --json FILE              write the result there\n"
+    "  --history DIR            write down what everybody sent, received and saw, for tests/faults/history.py\n"
     "  --quiet                  no progress line\n"
     "  --gateway-pids A,B,...   measure these processes' memory and CPU time, per connection\n"
     "  --shard-pids A,B,...     the same, per participant\n";
 
-enum { OPTION_OWN = 1000, OPTION_HELP, OPTION_QUIET };
+enum { OPTION_OWN = 1000, OPTION_HELP, OPTION_QUIET, OPTION_STEADY, OPTION_DRIVEN, OPTION_HISTORY };
 
 __attribute__((format(printf, 1, 2))) static enum options_result usage(const char *format, ...)
 {
@@ -185,6 +190,9 @@ static enum options_result take(struct swarm_options *options, int option, const
     case 'J':
         options->json_file = value;
         break;
+    case OPTION_HISTORY:
+        options->history_dir = value;
+        break;
     case 'n':
         good = parse_count(value, 1, PARTICIPANTS_MAX, &options->participants);
         break;
@@ -267,6 +275,9 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
         {"json", required_argument, NULL, 'J'},
         {"gateway-pids", required_argument, NULL, 'G'},
         {"shard-pids", required_argument, NULL, 'H'},
+        {"history", required_argument, NULL, OPTION_HISTORY},
+        {"steady", no_argument, NULL, OPTION_STEADY},
+        {"driven", no_argument, NULL, OPTION_DRIVEN},
         {"yes-i-own-this-host", no_argument, NULL, OPTION_OWN},
         {"quiet", no_argument, NULL, OPTION_QUIET},
         {"help", no_argument, NULL, OPTION_HELP},
@@ -293,6 +304,10 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
             owned = true;
         else if (option == OPTION_QUIET)
             options.quiet = true;
+        else if (option == OPTION_STEADY)
+            options.steady = true;
+        else if (option == OPTION_DRIVEN)
+            options.driven = true;
         else if ((result = take(&options, option, optarg)) != OPTIONS_OK)
             return result;
     }

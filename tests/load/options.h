@@ -39,7 +39,7 @@ struct pids {
 struct swarm_options {
     struct target targets[URLS_MAX];
     size_t target_count;
-    const char *key, *secret, *ca_file, *json_file;
+    const char *key, *secret, *ca_file, *json_file, *history_dir;
     unsigned participants, processes;
     unsigned room_size_fixed; /* 0: drawn, with the mean below */
     double room_size_mean;
@@ -50,7 +50,7 @@ struct swarm_options {
     enum storm storm;
     double storm_rate; /* per second; 0: all at once */
     uint64_t seed;
-    bool quiet;
+    bool quiet, steady, driven;
     struct pids gateways, shards;
 };
 

@@ -91,12 +91,15 @@ static void wait_and_retry(struct participant *participant, int64_t least_ms)
     rearm(participant, clock_mono_ms() + least_ms + worker_random(worker, (uint32_t)spread_ms + 1));
 }
 
-/* 127.0.0.1 is left to others. */
+/* 127.0.0.1 is left to others. Of each room every other seat has 127.1.0.0/16, so that a test can cut the network of
+ * half of its members; those who move go on to 127.2.0.0/16 and 127.3.0.0/16. */
 static uint32_t source_address(const struct participant *participant, const struct target *target)
 {
+    uint32_t network = (participant->seat & 1u) | (uint32_t)participant->moved << 1;
     if (!target->loopback || target->address.ss_family != AF_INET)
         return 0;
-    return INADDR_LOOPBACK + ((participant->worker->index + 1) << 8) + participant->number / CONNECTIONS_PER_ADDRESS;
+    return INADDR_LOOPBACK + (network << 16) + ((participant->worker->index + 1) << 8) +
+           participant->number / CONNECTIONS_PER_ADDRESS;
 }
 
 void participant_connect(struct participant *participant, int64_t due_us)
@@ -128,6 +131,18 @@ void participant_cut(struct participant *participant)
     set_state(participant, PARTICIPANT_AWAY);
 }
 
+void participant_renew(struct participant *participant)
+{
+    if (participant->state == PARTICIPANT_AWAY || participant->state == PARTICIPANT_QUEUED)
+        return;
+    if (participant->state == PARTICIPANT_JOINED)
+        history_add_own(participant, HISTORY_LOST, 0, 0);
+    participant_cut(participant);
+    participant->moved = !participant->moved;
+    participant->attempts = 0;
+    participant_connect(participant, clock_mono_us());
+}
+
 void participant_leave(struct participant *participant)
 {
     Signalbox__V1__ClientMessage message = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;
@@ -136,6 +151,7 @@ void participant_leave(struct participant *participant)
     message.leave = &leave;
     participant_send(participant, &message);
     participant->leaving = true;
+    history_add_own(participant, HISTORY_ENDED, 1, 0);
     forget_session(participant);
     set_state(participant, PARTICIPANT_AWAY);
     rearm(participant, clock_mono_ms() + LEAVE_TIMEOUT_MS);
@@ -160,16 +176,21 @@ static void on_ended(struct conn *conn, enum conn_state before, int code)
         left(participant);
         return;
     }
-    if (participant->state == PARTICIPANT_JOINED)
+    if (participant->state == PARTICIPANT_JOINED) {
         stats->disconnects_unexpected++;
-    else if (before == CONN_UPGRADING && code == CONN_END_REFUSED)
+        history_add_own(participant, HISTORY_LOST, 0, code);
+    } else if (before == CONN_UPGRADING && code == CONN_END_REFUSED) {
         stats->upgrades_refused++;
-    else if (before != CONN_OPEN)
+    } else if (before != CONN_OPEN) {
         stats->connect_failures++;
+    }
     if (code == CONN_END_PROTOCOL)
         stats->violations_protocol++;
     if (code >= 4200 && code < 4400) {
-        stats->sessions_lost += participant->resume_token != NULL;
+        if (participant->resume_token != NULL) {
+            stats->sessions_lost++;
+            history_add_own(participant, HISTORY_ENDED, 0, code);
+        }
         forget_session(participant);
     }
     if (code >= 4300 && code < 4400) {
@@ -287,6 +308,7 @@ void participant_toggle_mute(struct participant *participant, int64_t due_us)
     participant->muted = !participant->muted;
     participant->muted_due_us = due_us;
     participant->worker->stats->mutes_sent++;
+    history_add_own(participant, HISTORY_MUTED, participant->muted, 0);
     send_mute(participant);
 }
 
@@ -315,15 +337,19 @@ void participant_signal(struct participant *participant)
 
 /* --- what it hears --- */
 
-static void take_epoch(struct participant *participant, const char *epoch)
+static void take_epoch(struct participant *participant, const char *text)
 {
-    snprintf(participant->epoch, sizeof participant->epoch, "%s", epoch);
+    struct epoch epoch;
+    if (strcmp(participant->epoch, text) != 0 && epoch_parse(text, &epoch))
+        history_add(participant, HISTORY_OWNER, participant->seat, epoch.incarnation, (uint32_t)epoch.view.seq, 0);
+    snprintf(participant->epoch, sizeof participant->epoch, "%s", text);
 }
 
 /* It stands in its room and knows who is in it. */
 static void arrived(struct participant *participant)
 {
     participant->attempts = 0;
+    history_add_own(participant, HISTORY_WHOLE, 0, 0);
     set_state(participant, PARTICIPANT_JOINED);
     rearm(participant, clock_mono_ms() + participant->worker->ping_interval_ms);
 }
@@ -357,10 +383,12 @@ static void on_hello_ok(struct participant *participant, const Signalbox__V1__He
     set_state(participant, PARTICIPANT_SYNCING);
     send_ping(participant);
     if (!resumed) {
+        history_add_own(participant, HISTORY_SESSION, 0, 0);
         roster_reset(participant);
         return;
     }
     worker->stats->resumes++;
+    history_add_own(participant, HISTORY_RESUMED, hello_ok->recovered, clock_mono_us() - participant->due_us);
     histogram_record(&worker->stats->resume_us, clock_mono_us() - participant->due_us);
     if (hello_ok->recovered) {
         worker->stats->resumes_recovered++;
@@ -539,7 +567,10 @@ static void give_up(struct participant *participant)
 {
     struct worker_stats *stats = participant->worker->stats;
     stats->timeouts++;
-    stats->disconnects_unexpected += participant->state == PARTICIPANT_JOINED;
+    if (participant->state == PARTICIPANT_JOINED) {
+        stats->disconnects_unexpected++;
+        history_add_own(participant, HISTORY_LOST, 0, 0);
+    }
     conn_close(&participant->conn);
     wait_and_retry(participant, 0);
 }
@@ -596,6 +627,7 @@ void participant_init(struct participant *participant, struct worker *worker, st
     participant->conn.fd = -1;
     participant->seat = (uint8_t)(participant - room->first);
     participant->links = mem_zalloc(room->size * sizeof *participant->links);
+    history_add_own(participant, HISTORY_SEAT, room->number, room->size);
     timer_init(&participant->timer, on_timer);
     list_init(&participant->queued);
 }

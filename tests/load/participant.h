@@ -17,6 +17,7 @@
 #include "common/timer.h"
 #include "proto/client.pb-c.h"
 #include "tests/load/conn.h"
+#include "tests/load/history.h"
 #include "tests/load/options.h"
 #include "tests/load/stats.h"
 #include <stdbool.h>
@@ -85,6 +86,7 @@ struct participant {
     bool leaving;                   /* has said so; the server closes */
     bool rejoin;                    /* joins anew when it has left */
     bool fresh;                     /* the session is new, not resumed */
+    bool moved;                     /* connects from its other address */
     char epoch[EPOCH_TEXT_MAX + 1]; /* "": no position */
 };
 
@@ -92,6 +94,7 @@ struct participant {
 struct worker {
     const struct swarm_options *options;
     struct worker_stats *stats;
+    struct history *history; /* NULL: none is kept */
     struct conn_context *conns;
     struct timer_wheel wheel;
     struct arena arena;
@@ -99,6 +102,7 @@ struct worker {
     struct participant *participants;
     struct room *rooms;
     uint32_t participant_count, room_count, in_flight;
+    uint32_t next_room; /* whose turn it is in steady traffic */
     unsigned index;
     uint64_t random_state;
     char run[9];                                           /* in room names, so that two runs never meet */
@@ -116,6 +120,8 @@ uint32_t worker_random(struct worker *worker, uint32_t bound);
 void participant_connect(struct participant *participant, int64_t due_us);
 /* Cuts the connection without a word; the session can be resumed. */
 void participant_cut(struct participant *participant);
+/* Its network is back, or another: it connects anew at once, whatever it had, and from another address. */
+void participant_renew(struct participant *participant);
 /* Departs for good. */
 void participant_leave(struct participant *participant);
 void participant_toggle_mute(struct participant *participant, int64_t due_us);

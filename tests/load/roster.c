@@ -37,12 +37,18 @@ static bool is_muted(size_t count, Signalbox__V1__Track **tracks)
     return count > 0 && tracks[0]->muted;
 }
 
+static void note(const struct participant *participant, enum history_kind kind, const struct link *link)
+{
+    history_add(participant, kind, (unsigned)(link - participant->links), history_tag(&link->sid), link->muted, 0);
+}
+
 static void see_mute(struct participant *participant, struct link *link, bool muted)
 {
     const struct participant *peer = &participant->room->first[link - participant->links];
     if (link->muted == muted)
         return;
     link->muted = muted;
+    note(participant, HISTORY_SAW_MUTE, link);
     /* Of two toggles in short order only the second is seen, and a roster may bring what is old. */
     if (peer->muted != muted || peer->muted_due_us == 0 || peer == participant)
         return;
@@ -65,6 +71,7 @@ static void put(struct participant *participant, const Signalbox__V1__Participan
         if (!link->present) {
             stats->violations_roster++; /* a sid that has left never comes back */
             link->present = true;
+            note(participant, HISTORY_SAW_JOIN, link);
         }
         if (who->version < link->version)
             return;
@@ -72,12 +79,16 @@ static void put(struct participant *participant, const Signalbox__V1__Participan
         see_mute(participant, link, is_muted(who->n_tracks, who->tracks));
         return;
     }
+    if (link->present)
+        note(participant, HISTORY_SAW_LEAVE, link);
     *link = (struct link){.sid = sid, .version = who->version, .present = true, .known = true, .listed = true};
     link->muted = is_muted(who->n_tracks, who->tracks);
+    note(participant, HISTORY_SAW_JOIN, link);
 }
 
-static void remove_link(struct link *link)
+static void remove_link(const struct participant *participant, struct link *link)
 {
+    note(participant, HISTORY_SAW_LEAVE, link);
     *link = (struct link){.sid = link->sid, .known = true};
 }
 
@@ -98,7 +109,7 @@ void roster_snapshot_end(struct participant *participant)
     for (unsigned seat = 0; seat < participant->room->size; seat++) {
         struct link *link = &participant->links[seat];
         if (link->present && !link->listed)
-            remove_link(link);
+            remove_link(participant, link);
     }
 }
 
@@ -122,7 +133,7 @@ void roster_apply(struct participant *participant, const Signalbox__V1__RoomEven
     case SIGNALBOX__V1__ROOM_EVENT__EVENT_LEFT:
         link = link_of_sid(participant, event->left->sid);
         if (link != NULL)
-            remove_link(link);
+            remove_link(participant, link);
         break;
     case SIGNALBOX__V1__ROOM_EVENT__EVENT_UPDATED:
         update(participant, event->updated);

@@ -1,7 +1,8 @@
 /* What the workers tell the coordinator, and what it tells them: one struct per worker in memory that both share.
  *
- * Threading: each field has one writer (`wanted`: the coordinator; everything else: the worker) and is a machine word,
- * so that the coordinator's progress line may read it at any time; totals count once the worker has reached the phase.
+ * Threading: each field has one writer (`wanted...`: the coordinator; everything else: the worker) and is a machine
+ * word, so that the coordinator's progress line may read it at any time; totals count once the worker has reached the
+ * phase.
  */
 #ifndef SBX_LOAD_STATS_H
 #define SBX_LOAD_STATS_H
@@ -55,8 +56,9 @@ enum phase { PHASE_WAIT, PHASE_JOIN, PHASE_HOLD, PHASE_STORM, PHASE_CHECK, PHASE
     X(event, "mute toggle, due by the schedule to seen by each of the room")
 
 struct worker_stats {
-    int wanted;        /* enum phase */
-    int wanted_serial; /* grows with each order */
+    int wanted;          /* enum phase */
+    int wanted_serial;   /* grows with each order */
+    int wanted_renewals; /* how often every other participant of each room was to change its network */
     int reached_serial;
     int64_t phase_took_us; /* of the phase reached last; JOIN and STORM: until the last participant was there */
     uint64_t joined;       /* right now */

@@ -4,6 +4,7 @@
 #include "tests/load/participant.h"
 #include "tests/load/plan.h"
 #include "tests/load/roster.h"
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@ struct loop {
     int epoll_fd;
     enum phase phase;
     int serial; /* of the order that is being followed */
+    int renewals;
     bool reached;
     int64_t begun_us, deadline_us, look_us;
     struct pace connects, messages, mutes, signals, churn;
@@ -61,9 +63,17 @@ static struct participant *draw(struct worker *worker)
     return participant->state == PARTICIPANT_JOINED ? participant : NULL;
 }
 
+/* A room is never left out, so that a gap in what arrives there is a gap in what it can do. */
+static struct participant *draw_of_next_room(struct worker *worker)
+{
+    const struct room *room = &worker->rooms[worker->next_room++ % worker->room_count];
+    struct participant *participant = &room->first[worker_random(worker, room->size)];
+    return participant->state == PARTICIPANT_JOINED ? participant : NULL;
+}
+
 static void send_message(struct worker *worker, int64_t due_us)
 {
-    struct participant *participant = draw(worker);
+    struct participant *participant = worker->options->steady ? draw_of_next_room(worker) : draw(worker);
     if (participant == NULL || participant->room->size < 2)
         return;
     unsigned seat = worker_random(worker, participant->room->size - 1u);
@@ -160,6 +170,13 @@ static void enter(struct loop *loop, enum phase phase, int64_t now_us)
         loop->deadline_us = now_us + (int64_t)(options->settle_s * 1e6);
 }
 
+static void renew_networks(struct worker *worker)
+{
+    for (uint32_t i = 0; i < worker->participant_count; i++)
+        if (worker->participants[i].seat % 2 == 1)
+            participant_renew(&worker->participants[i]);
+}
+
 /* Participants that are not where they should be at a checkpoint. */
 static uint64_t count_unconverged(const struct worker *worker)
 {
@@ -179,6 +196,7 @@ static void count_violations(struct worker *worker)
         if (participant->state == PARTICIPANT_JOINED)
             worker->stats->violations_roster += roster_count_differences(participant);
         worker->stats->violations_order += directed_count_lost(participant);
+        history_add_checkpoint(participant);
     }
 }
 
@@ -218,6 +236,10 @@ static void follow_orders(struct loop *loop, int64_t now_us)
     struct worker_stats *stats = loop->worker.stats;
     int serial = __atomic_load_n(&stats->wanted_serial, __ATOMIC_ACQUIRE);
     loop->look_us = now_us + (loop->phase == PHASE_CHECK ? CHECK_US : LOOK_US);
+    while (loop->renewals < stats->wanted_renewals) {
+        loop->renewals++;
+        renew_networks(&loop->worker);
+    }
     if (serial != loop->serial) {
         loop->serial = serial;
         loop->reached = false;
@@ -284,7 +306,8 @@ static void make_participants(struct worker *worker)
     free(sizes);
 }
 
-static void done(struct loop *loop)
+/* False if the history could not be kept. */
+static bool done(struct loop *loop)
 {
     struct worker *worker = &loop->worker;
     for (uint32_t i = 0; i < worker->participant_count; i++)
@@ -294,6 +317,17 @@ static void done(struct loop *loop)
     conn_context_free(&worker->conns);
     arena_done(&worker->arena);
     close(loop->epoll_fd);
+    return history_close(&worker->history);
+}
+
+static bool open_history(struct worker *worker)
+{
+    char path[PATH_MAX];
+    if (worker->options->history_dir == NULL)
+        return true;
+    snprintf(path, sizeof path, "%s/history-%u.bin", worker->options->history_dir, worker->index);
+    worker->history = history_open(path);
+    return worker->history != NULL;
 }
 
 int worker_run(const struct swarm_options *options, unsigned index, const char *run, struct worker_stats *stats)
@@ -319,7 +353,7 @@ int worker_run(const struct swarm_options *options, unsigned index, const char *
                               .retry_max_ms = 15000};
     snprintf(worker->run, sizeof worker->run, "%s", run);
     worker->conns = conn_context_new(loop.epoll_fd, options, &participant_handlers);
-    if (worker->conns == NULL)
+    if (worker->conns == NULL || !open_history(worker))
         return EXIT_FAILURE;
     timer_wheel_init(&worker->wheel, clock_mono_ms());
     arena_init(&worker->arena, MESSAGE_ARENA_MAX);
@@ -329,6 +363,5 @@ int worker_run(const struct swarm_options *options, unsigned index, const char *
     pace_set(&loop.connects, 0, 0);
     while (loop.phase != PHASE_LEAVE || !loop.reached)
         turn(&loop);
-    done(&loop);
-    return EXIT_SUCCESS;
+    return done(&loop) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
