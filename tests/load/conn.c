@@ -1,6 +1,7 @@
 #include "tests/load/conn.h"
 #include "common/mem.h"
 #include <errno.h>
+#include <malloc.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <stdio.h>
@@ -26,6 +27,39 @@ enum {
 #define SUBPROTOCOL "signalbox.v1.protobuf"
 
 static int session_index = -1;
+static int64_t tls_bytes;
+
+static void *count_alloc(size_t size, const char *file, int line)
+{
+    void *memory = malloc(size);
+    tls_bytes += (int64_t)malloc_usable_size(memory);
+    return memory;
+}
+
+static void *count_realloc(void *memory, size_t size, const char *file, int line)
+{
+    int64_t before = (int64_t)malloc_usable_size(memory);
+    void *moved = realloc(memory, size);
+    if (moved != NULL || size == 0)
+        tls_bytes += (int64_t)malloc_usable_size(moved) - before;
+    return moved;
+}
+
+static void count_free(void *memory, const char *file, int line)
+{
+    tls_bytes -= (int64_t)malloc_usable_size(memory);
+    free(memory);
+}
+
+void conn_count_tls_memory(void)
+{
+    CRYPTO_set_mem_functions(count_alloc, count_realloc, count_free);
+}
+
+int64_t conn_tls_bytes(void)
+{
+    return tls_bytes;
+}
 
 /* A ticket is good for every connection of this worker, and one a minute is young enough. The copy stays resumable when
  * the connection that it came from is cut off. */
@@ -243,6 +277,9 @@ void conn_send(struct conn *conn, const void *data, size_t size)
 
 void conn_close(struct conn *conn)
 {
+    const struct linger at_once = {.l_onoff = 1};
+    if (conn->fd >= 0)
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     release(conn);
 }
 

@@ -59,6 +59,11 @@ struct conn_context *conn_context_new(int epoll_fd, const struct swarm_options *
                                       const struct conn_handlers *handlers);
 void conn_context_free(struct conn_context **context);
 
+/* Before anything else in the process is done with OpenSSL: lets its memory be counted. */
+void conn_count_tls_memory(void);
+/* What OpenSSL holds in this process, as the allocator has rounded it. */
+int64_t conn_tls_bytes(void);
+
 /* `source`: address to connect from, host order, 0 for any. False with errno if it cannot even begin. */
 bool conn_open(struct conn *conn, struct conn_context *context, const struct target *target, uint32_t source,
                bool resume_tls);
@@ -66,7 +71,8 @@ bool conn_open(struct conn *conn, struct conn_context *context, const struct tar
 void conn_ready(struct conn *conn);
 /* A failure shows as `ended` at the next conn_ready(). Ignored unless open. */
 void conn_send(struct conn *conn, const void *data, size_t size);
-/* Cuts the connection off, in whatever state it is. */
+/* Cuts the connection off, in whatever state it is, by a reset: thousands at once leave the kernel nothing to wait for.
+ */
 void conn_close(struct conn *conn);
 
 #endif

@@ -1,6 +1,7 @@
 /* The coordinator: starts the workers, takes them through the phases of a run together, shows how far they are,
  * measures the servers between the phases and reports. */
 #include "common/clock.h"
+#include "tests/load/conn.h"
 #include "tests/load/report.h"
 #include "tests/load/worker.h"
 #include <errno.h>
@@ -14,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { POLL_US = 50000, PROGRESS_US = 250000, PATIENCE_S = 60, EXIT_WRONG_USAGE = 2 };
+enum { POLL_US = 50000, PROGRESS_US = 250000, PATIENCE_S = 60, SLOWEST_RATE = 100, EXIT_WRONG_USAGE = 2 };
 
 struct coordinator {
     struct swarm_options options;
@@ -100,12 +101,15 @@ static void sum_up(struct coordinator *coordinator, bool histograms)
     for (unsigned i = 0; i < coordinator->options.processes; i++) {
         const struct worker_stats *worker = &coordinator->workers[i];
         total->joined += worker->joined;
+        total->tls_bytes += worker->tls_bytes;
         total->unconverged += worker->unconverged;
         if (worker->phase_took_us > total->phase_took_us)
             total->phase_took_us = worker->phase_took_us;
 #define X(name, what) total->name += worker->name;
         SWARM_COUNTERS(X)
 #undef X
+        for (size_t end = 0; end < END_KINDS + END_CODES; end++)
+            total->ends[end] += worker->ends[end];
         if (!histograms)
             continue;
 #define X(name, what) histogram_merge(&total->name##_us, &worker->name##_us);
@@ -201,40 +205,72 @@ static bool check(struct coordinator *coordinator)
 static int take_sample(struct coordinator *coordinator, enum moment moment)
 {
     struct sample *sample = &coordinator->report.samples[moment];
+    struct pids swarm = {.count = coordinator->options.processes};
+    memcpy(swarm.pids, coordinator->pids, sizeof coordinator->pids);
     if (observe_tier(&coordinator->options.gateways, &sample->gateways) != 0 ||
-        observe_tier(&coordinator->options.shards, &sample->shards) != 0)
+        observe_tier(&coordinator->options.shards, &sample->shards) != 0 || observe_tier(&swarm, &sample->swarm) != 0)
         return -1;
+    sum_up(coordinator, false);
+    sample->swarm_tls_bytes = coordinator->total.tls_bytes;
     sample->kernel_bytes = observe_kernel_bytes();
     sample->at_us = clock_mono_us();
     sample->taken = true;
     return 0;
 }
 
+/* Everybody is cut and comes back. False if the run cannot go on. */
+static bool storm(struct coordinator *coordinator, enum storm kind)
+{
+    static const struct {
+        enum phase phase;
+        const char *what;
+    } storms[STORMS] = {[STORM_FULL] = {PHASE_STORM_FULL, "storm, full handshakes"},
+                        [STORM_RESUMED] = {PHASE_STORM_RESUMED, "storm, resumed handshakes"}};
+    const struct swarm_options *options = &coordinator->options;
+    struct storm_result *result = &coordinator->report.storms[kind];
+    double rate = options->storm_rate > 0 ? options->storm_rate : SLOWEST_RATE;
+    struct worker_stats before;
+    sum_up(coordinator, false);
+    before = coordinator->total;
+    if (!run_phase(coordinator, storms[kind].phase, storms[kind].what, options->participants / rate * 2 + PATIENCE_S))
+        return false;
+    const struct worker_stats *after = &coordinator->total;
+    *result = (struct storm_result){
+        .took_us = after->phase_took_us,
+        .cuts = after->cuts - before.cuts,
+        .resumes = after->resumes - before.resumes,
+        .handshakes_full = after->handshakes_full - before.handshakes_full,
+        .handshakes_resumed = after->handshakes_resumed - before.handshakes_resumed,
+    };
+    return options->bare || check(coordinator);
+}
+
 static void run_phases(struct coordinator *coordinator)
 {
     const struct swarm_options *options = &coordinator->options;
     struct report *report = &coordinator->report;
-    double slowest_s = options->participants / options->join_rate * 2 + PATIENCE_S;
+    double rate = options->join_rate < SLOWEST_RATE ? options->join_rate : SLOWEST_RATE;
+    double slowest_s = options->participants / rate * 2 + PATIENCE_S;
     if (!run_phase(coordinator, PHASE_JOIN, "join", slowest_s))
         return;
     report->join_took_us = coordinator->total.phase_took_us;
-    if (!check(coordinator) || take_sample(coordinator, MOMENT_JOINED) != 0)
+    if ((!options->bare && !check(coordinator)) || take_sample(coordinator, MOMENT_JOINED) != 0)
+        return;
+    if (!run_phase(coordinator, PHASE_IDLE, "idle", options->idle_s + PATIENCE_S) ||
+        take_sample(coordinator, MOMENT_IDLE) != 0)
         return;
     if (!run_phase(coordinator, PHASE_HOLD, "hold", options->hold_s + PATIENCE_S) ||
         take_sample(coordinator, MOMENT_HELD) != 0)
         return;
     /* A storm comes out of the midst of the traffic, not after a pause in which everything has been delivered. */
-    if (options->storm == STORM_NONE) {
-        check(coordinator);
-        return;
+    bool stormed = false;
+    for (enum storm kind = 0; kind < STORMS; kind++) {
+        if (options->storms[kind] && !storm(coordinator, kind))
+            return;
+        stormed = stormed || options->storms[kind];
     }
-    if (options->storm_rate > 0)
-        slowest_s = options->participants / options->storm_rate * 2 + PATIENCE_S;
-    if (!run_phase(coordinator, PHASE_STORM, "storm", slowest_s))
-        return;
-    report->storm_took_us = coordinator->total.phase_took_us;
-    take_sample(coordinator, MOMENT_STORMED);
-    check(coordinator);
+    if (!stormed && !options->bare)
+        check(coordinator);
 }
 
 int main(int argc, char **argv)
@@ -246,10 +282,11 @@ int main(int argc, char **argv)
     enum options_result result = options_parse(&coordinator.options, argc, argv);
     if (result != OPTIONS_OK)
         return result == OPTIONS_HELP ? EXIT_SUCCESS : EXIT_WRONG_USAGE;
+    conn_count_tls_memory();
     report->options = &coordinator.options;
     report->total = &coordinator.total;
     coordinator.progress = !coordinator.options.quiet && isatty(STDERR_FILENO);
-    if (sodium_init() < 0 || take_sample(&coordinator, MOMENT_BEFORE) != 0)
+    if (sodium_init() < 0)
         return EXIT_FAILURE;
     randombytes_buf(random, sizeof random);
     sodium_bin2hex(run, sizeof run, random, sizeof random);
@@ -261,7 +298,10 @@ int main(int argc, char **argv)
         stop_workers(&coordinator, false);
         return EXIT_FAILURE;
     }
-    run_phases(&coordinator);
+    if (take_sample(&coordinator, MOMENT_BEFORE) == 0)
+        run_phases(&coordinator);
+    else
+        report->failure = "the processes could not be measured";
     const char *failure = report->failure;
     bool have_left = run_phase(&coordinator, PHASE_LEAVE, "leave", PATIENCE_S);
     stop_workers(&coordinator, have_left);

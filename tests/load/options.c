@@ -30,19 +30,23 @@ static const char HELP[] =
     "  --join-rate R            joins a second (default 200)\n"
     "  --seed N                 of room sizes and traffic (default 1)\n"
     "What they do\n"
-    "  --hold S                 seconds to stay after everybody has joined (default 10)\n"
+    "  --idle S                 seconds of quiet after everybody has joined, before the traffic (default 0)\n"
+    "  --hold S                 seconds to stay then, with the traffic (default 10)\n"
     "  --messages R             directed messages per participant and minute (default 0)\n"
     "  --mutes R                mute toggles per participant and minute (default 0)\n"
     "  --signals R              speaking signals per participant and minute (default 0)\n"
     "  --churn P                percent of the participants that leave and join anew, per minute (default 0)\n"
-    "  --storm full|resumed     after the hold, cut every connection and come back by resume token, with full or "
+    "  --storm full|resumed|both\n"
+    "                           after the hold, cut every connection and come back by resume token, with full or "
     "resumed\n"
-    "                           TLS handshakes\n"
+    "                           TLS handshakes, or once with each\n"
     "  --storm-rate R           connections a second in the storm (default 0: all at once)\n"
     "  --steady                 the messages of each room at even intervals, room after room, instead of drawn ones\n"
     "  --driven                 tell each phase on standard output, and hold until standard input says what to do:\n"
     "                           'renew' gives every other participant of each room another network, 'go' ends the "
     "hold\n"
+    "  --in-flight N            connections on their way per process, at most (default 256)\n"
+    "  --bare                   TLS and upgrade alone, against signalbox-bare: the reference\n"
     "  --settle S               longest wait for rosters and messages at a checkpoint (default 30)\n"
     "What is reported\n"
     "  --json FILE              write the result there\n"
@@ -51,7 +55,7 @@ static const char HELP[] =
     "  --gateway-pids A,B,...   measure these processes' memory and CPU time, per connection\n"
     "  --shard-pids A,B,...     the same, per participant\n";
 
-enum { OPTION_OWN = 1000, OPTION_HELP, OPTION_QUIET, OPTION_STEADY, OPTION_DRIVEN, OPTION_HISTORY };
+enum { OPTION_OWN = 1000, OPTION_HELP, OPTION_QUIET, OPTION_BARE, OPTION_STEADY, OPTION_DRIVEN, OPTION_HISTORY };
 
 __attribute__((format(printf, 1, 2))) static enum options_result usage(const char *format, ...)
 {
@@ -157,6 +161,7 @@ static enum options_result take(struct swarm_options *options, int option, const
         int option;
     } numbers[] = {
         {offsetof(struct swarm_options, join_rate), 0.1, JOIN_RATE_MAX, 'j'},
+        {offsetof(struct swarm_options, idle_s), 0, 86400, 'i'},
         {offsetof(struct swarm_options, hold_s), 0, 7 * 86400, 'o'},
         {offsetof(struct swarm_options, settle_s), 1, 3600, 'e'},
         {offsetof(struct swarm_options, messages_per_min), 0, 6000, 'm'},
@@ -207,8 +212,12 @@ static enum options_result take(struct swarm_options *options, int option, const
         options->seed = seed;
         break;
     case 't':
-        options->storm = strcmp(value, "full") == 0 ? STORM_FULL : STORM_RESUMED;
-        good = options->storm == STORM_FULL || strcmp(value, "resumed") == 0;
+        good = strcmp(value, "full") == 0 || strcmp(value, "resumed") == 0 || strcmp(value, "both") == 0;
+        options->storms[STORM_FULL] = value[0] != 'r';
+        options->storms[STORM_RESUMED] = value[0] != 'f';
+        break;
+    case 'f':
+        good = parse_count(value, 1, IN_FLIGHT_MAX, &options->in_flight);
         break;
     case 'G':
         good = parse_pids(value, &options->gateways);
@@ -232,9 +241,9 @@ static enum options_result check(struct swarm_options *options, bool owned)
         if (!options->targets[i].loopback && !owned)
             return usage("%s is not on this machine; add --yes-i-own-this-host if this load is welcome there",
                          options->targets[i].host);
-    if (options->key == NULL || options->key[0] == '\0' || strlen(options->key) > JWT_KEY_ID_MAX)
+    if (!options->bare && (options->key == NULL || options->key[0] == '\0' || strlen(options->key) > JWT_KEY_ID_MAX))
         return usage("give an API key of up to %d bytes by --key or $SIGNALBOX_API_KEY", JWT_KEY_ID_MAX);
-    if (options->secret == NULL || strlen(options->secret) < JWT_SECRET_MIN)
+    if (!options->bare && (options->secret == NULL || strlen(options->secret) < JWT_SECRET_MIN))
         return usage("give the key's secret, at least %d bytes, by --secret or $SIGNALBOX_API_SECRET", JWT_SECRET_MIN);
     if (options->processes == 0)
         options->processes = (options->participants + PARTICIPANTS_PER_PROCESS - 1) / PARTICIPANTS_PER_PROCESS;
@@ -264,6 +273,7 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
         {"room-size", required_argument, NULL, 'r'},
         {"join-rate", required_argument, NULL, 'j'},
         {"seed", required_argument, NULL, 'd'},
+        {"idle", required_argument, NULL, 'i'},
         {"hold", required_argument, NULL, 'o'},
         {"messages", required_argument, NULL, 'm'},
         {"mutes", required_argument, NULL, 'M'},
@@ -271,6 +281,7 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
         {"churn", required_argument, NULL, 'c'},
         {"storm", required_argument, NULL, 't'},
         {"storm-rate", required_argument, NULL, 'S'},
+        {"in-flight", required_argument, NULL, 'f'},
         {"settle", required_argument, NULL, 'e'},
         {"json", required_argument, NULL, 'J'},
         {"gateway-pids", required_argument, NULL, 'G'},
@@ -280,6 +291,7 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
         {"driven", no_argument, NULL, OPTION_DRIVEN},
         {"yes-i-own-this-host", no_argument, NULL, OPTION_OWN},
         {"quiet", no_argument, NULL, OPTION_QUIET},
+        {"bare", no_argument, NULL, OPTION_BARE},
         {"help", no_argument, NULL, OPTION_HELP},
         {NULL, 0, NULL, 0},
     };
@@ -288,6 +300,7 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
                                     .join_rate = 200,
                                     .hold_s = 10,
                                     .settle_s = 30,
+                                    .in_flight = 256,
                                     .seed = 1,
                                     .key = getenv("SIGNALBOX_API_KEY"),
                                     .secret = getenv("SIGNALBOX_API_SECRET")};
@@ -308,6 +321,8 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
             options.steady = true;
         else if (option == OPTION_DRIVEN)
             options.driven = true;
+        else if (option == OPTION_BARE)
+            options.bare = true;
         else if ((result = take(&options, option, optarg)) != OPTIONS_OK)
             return result;
     }

@@ -20,9 +20,11 @@ enum {
     PROCESSES_MAX = 64,
     CONNECTIONS_PER_ADDRESS = 4000,
     JOIN_RATE_MAX = 20000,
+    IN_FLIGHT_MAX = 18000,
 };
 
-enum storm { STORM_NONE, STORM_FULL, STORM_RESUMED };
+/* Kinds of TLS handshakes with which everybody comes back; a run may have a storm of each. */
+enum storm { STORM_FULL, STORM_RESUMED, STORMS };
 
 struct target {
     struct sockaddr_storage address;
@@ -44,11 +46,13 @@ struct swarm_options {
     unsigned room_size_fixed; /* 0: drawn, with the mean below */
     double room_size_mean;
     double join_rate; /* per second */
-    double hold_s, settle_s;
+    double idle_s, hold_s, settle_s;
     double messages_per_min, mutes_per_min, signals_per_min; /* per participant */
     double churn_percent_per_min;
-    enum storm storm;
-    double storm_rate; /* per second; 0: all at once */
+    bool storms[STORMS];
+    double storm_rate;  /* per second; 0: all at once */
+    unsigned in_flight; /* connections on their way, per process, at most */
+    bool bare;          /* TLS and the upgrade alone, against signalbox-bare */
     uint64_t seed;
     bool quiet, steady, driven;
     struct pids gateways, shards;

@@ -176,6 +176,7 @@ static void on_ended(struct conn *conn, enum conn_state before, int code)
         left(participant);
         return;
     }
+    stats->ends[stats_end_index(code)]++;
     if (participant->state == PARTICIPANT_JOINED) {
         stats->disconnects_unexpected++;
         history_add_own(participant, HISTORY_LOST, 0, code);
@@ -230,6 +231,12 @@ static void on_opened(struct conn *conn, bool tls_resumed)
     else
         worker->stats->handshakes_full++;
     histogram_record(&worker->stats->handshake_us, clock_mono_us() - participant->connect_us);
+    if (worker->options->bare) {
+        participant->attempts = 0;
+        timer_cancel(&worker->wheel, &participant->timer);
+        set_state(participant, PARTICIPANT_JOINED);
+        return;
+    }
 
     snprintf(room, sizeof room, "swarm-%s-%u-%u", worker->run, worker->index, participant->room->number);
     snprintf(identity, sizeof identity, "swarm-%u", participant->number);

@@ -3,7 +3,15 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { IDLE_CONNECTION_BAR_BYTES = 16384, BUSY_CONNECTION_BAR_BYTES = 18432, PARTICIPANT_BAR_BYTES = 1536 };
+enum {
+    IDLE_CONNECTION_BAR_BYTES = 16384,
+    BUSY_CONNECTION_BAR_BYTES = 18432,
+    PARTICIPANT_BAR_BYTES = 1536,
+    CLIENT_BAR_BYTES = 6144,
+    SHORTEST_US = 500000
+};
+
+static const char *const storm_names[STORMS] = {[STORM_FULL] = "full", [STORM_RESUMED] = "resumed"};
 
 static json_t *add_figure(json_t *figures, const char *name, double value, const char *unit)
 {
@@ -53,42 +61,83 @@ static void latencies(json_t *figures, json_t *all, const char *name, const stru
 
 /* --- cost --- */
 
-static void cpu(json_t *figures, const char *tier, const struct report *report, const struct usage *before,
-                const struct usage *joined, const struct usage *held)
+/* In percent of a core, from one moment to the next. */
+static void cpu_between(json_t *figures, const char *tier, const char *what, const struct report *report,
+                        enum moment moment, const struct usage *from, const struct usage *to)
 {
-    double participants = report->options->participants;
-    double hold_us = (double)(report->samples[MOMENT_HELD].at_us - report->samples[MOMENT_JOINED].at_us);
+    const struct sample *samples = report->samples;
+    double took_us = (double)(samples[moment].at_us - samples[moment - 1].at_us);
+    char name[64];
+    snprintf(name, sizeof name, "%s_cpu_%s", tier, what);
+    if (took_us > SHORTEST_US)
+        plain(figures, name, 100 * (double)(to->cpu_us - from->cpu_us) / took_us, "percent");
+}
+
+static void cpu(json_t *figures, const char *tier, const struct usage *before, const struct usage *joined,
+                const struct usage *idle, const struct usage *held, const struct report *report)
+{
     char name[64];
     snprintf(name, sizeof name, "%s_cpu_per_join", tier);
-    plain(figures, name, (double)(joined->cpu_us - before->cpu_us) / participants, "us");
-    snprintf(name, sizeof name, "%s_cpu_held", tier);
-    plain(figures, name, 100 * (double)(held->cpu_us - joined->cpu_us) / hold_us, "percent");
+    plain(figures, name, (double)(joined->cpu_us - before->cpu_us) / report->options->participants, "us");
+    cpu_between(figures, tier, "idle", report, MOMENT_IDLE, joined, idle);
+    cpu_between(figures, tier, "held", report, MOMENT_HELD, idle, held);
+}
+
+static double per_participant(const struct report *report, int64_t before_bytes, int64_t after_bytes)
+{
+    return (double)(after_bytes - before_bytes) / report->options->participants;
+}
+
+static void gateway_memory(json_t *figures, const struct report *report)
+{
+    const struct swarm_options *options = report->options;
+    const struct sample *samples = report->samples;
+    int64_t before_bytes = samples[MOMENT_BEFORE].gateways.pss_bytes;
+    bool busy =
+        options->messages_per_min + options->mutes_per_min + options->signals_per_min + options->churn_percent_per_min >
+        0;
+    if (options->bare) {
+        plain(figures, "bare_bytes_per_connection",
+              per_participant(report, before_bytes, samples[MOMENT_HELD].gateways.pss_bytes), "bytes");
+        return;
+    }
+    barred(figures, "gateway_bytes_per_connection",
+           per_participant(report, before_bytes, samples[busy ? MOMENT_IDLE : MOMENT_HELD].gateways.pss_bytes), "bytes",
+           "<=", IDLE_CONNECTION_BAR_BYTES);
+    if (busy)
+        barred(figures, "gateway_bytes_per_connection_busy",
+               per_participant(report, before_bytes, samples[MOMENT_HELD].gateways.pss_bytes), "bytes",
+               "<=", BUSY_CONNECTION_BAR_BYTES);
 }
 
 static void cost(json_t *figures, const struct report *report)
 {
     const struct swarm_options *options = report->options;
     const struct sample *before = &report->samples[MOMENT_BEFORE], *joined = &report->samples[MOMENT_JOINED],
-                        *held = &report->samples[MOMENT_HELD];
-    bool busy =
-        options->messages_per_min + options->mutes_per_min + options->signals_per_min + options->churn_percent_per_min >
-        0;
+                        *idle = &report->samples[MOMENT_IDLE], *held = &report->samples[MOMENT_HELD];
     if (!held->taken)
         return;
     if (options->gateways.count > 0) {
-        double bytes = (double)(held->gateways.pss_bytes - before->gateways.pss_bytes) / options->participants;
-        barred(figures, "gateway_bytes_per_connection", bytes, "bytes",
-               "<=", busy ? BUSY_CONNECTION_BAR_BYTES : IDLE_CONNECTION_BAR_BYTES);
-        cpu(figures, "gateways", report, &before->gateways, &joined->gateways, &held->gateways);
+        gateway_memory(figures, report);
+        cpu(figures, options->bare ? "bare" : "gateways", &before->gateways, &joined->gateways, &idle->gateways,
+            &held->gateways, report);
     }
     if (options->shards.count > 0) {
-        double bytes = (double)(held->shards.pss_bytes - before->shards.pss_bytes) / options->participants;
-        barred(figures, "shard_bytes_per_participant", bytes, "bytes", "<=", PARTICIPANT_BAR_BYTES);
-        cpu(figures, "shards", report, &before->shards, &joined->shards, &held->shards);
+        barred(figures, "shard_bytes_per_participant",
+               per_participant(report, before->shards.pss_bytes, held->shards.pss_bytes), "bytes",
+               "<=", PARTICIPANT_BAR_BYTES);
+        cpu(figures, "shards", &before->shards, &joined->shards, &idle->shards, &held->shards, report);
     }
+    barred(figures, "swarm_bytes_per_client_beside_tls",
+           per_participant(report, before->swarm.pss_bytes - before->swarm_tls_bytes,
+                           held->swarm.pss_bytes - held->swarm_tls_bytes),
+           "bytes", "<=", CLIENT_BAR_BYTES);
+    plain(figures, "swarm_tls_bytes_per_client",
+          per_participant(report, before->swarm_tls_bytes, held->swarm_tls_bytes), "bytes");
+    cpu(figures, "swarm", &before->swarm, &joined->swarm, &idle->swarm, &held->swarm, report);
     if (before->kernel_bytes >= 0 && held->kernel_bytes >= 0)
         plain(figures, "kernel_bytes_per_connection_both_ends",
-              (double)(held->kernel_bytes - before->kernel_bytes) / options->participants, "bytes");
+              per_participant(report, before->kernel_bytes, held->kernel_bytes), "bytes");
 }
 
 /* --- promises --- */
@@ -102,9 +151,14 @@ static bool promises(json_t *figures, const struct report *report)
     good &= barred(figures, "violations_of_protocol", (double)total->violations_protocol, "count", "<=", 0);
     good &= barred(figures, "participants_unconverged", (double)report->unconverged, "count", "<=", 0);
     good &= barred(figures, "disconnects_unexpected", (double)total->disconnects_unexpected, "count", "<=", 0);
-    if (report->options->storm != STORM_NONE && report->samples[MOMENT_STORMED].taken)
-        good &= barred(figures, "sessions_resumed", 100.0 * (double)total->resumes / report->options->participants,
-                       "percent", ">=", 100);
+    good &= barred(figures, "sessions_lost", (double)total->sessions_lost, "count", "<=", 0);
+    for (enum storm kind = 0; kind < STORMS; kind++) {
+        const struct storm_result *storm = &report->storms[kind];
+        char name[64];
+        snprintf(name, sizeof name, "storm_%s_sessions_resumed", storm_names[kind]);
+        if (storm->took_us > 0 && !report->options->bare)
+            good &= barred(figures, name, 100.0 * (double)storm->resumes / (double)storm->cuts, "percent", ">=", 100);
+    }
     return good;
 }
 
@@ -115,9 +169,19 @@ static void rates(json_t *figures, const struct report *report)
         plain(figures, "join_took", (double)report->join_took_us / 1e6, "s");
         plain(figures, "join_rate", options->participants * 1e6 / (double)report->join_took_us, "per_s");
     }
-    if (report->storm_took_us > 0) {
-        plain(figures, "storm_took", (double)report->storm_took_us / 1e6, "s");
-        plain(figures, "storm_rate", options->participants * 1e6 / (double)report->storm_took_us, "per_s");
+    for (enum storm kind = 0; kind < STORMS; kind++) {
+        const struct storm_result *storm = &report->storms[kind];
+        char name[64];
+        if (storm->took_us == 0)
+            continue;
+        snprintf(name, sizeof name, "storm_%s_took", storm_names[kind]);
+        plain(figures, name, (double)storm->took_us / 1e6, "s");
+        snprintf(name, sizeof name, "storm_%s_rate", storm_names[kind]);
+        plain(figures, name, options->participants * 1e6 / (double)storm->took_us, "per_s");
+        snprintf(name, sizeof name, "storm_%s_handshakes_resumed", storm_names[kind]);
+        plain(figures, name,
+              100.0 * (double)storm->handshakes_resumed / (double)(storm->handshakes_full + storm->handshakes_resumed),
+              "percent");
     }
 }
 
@@ -130,16 +194,34 @@ static json_t *counters(const struct worker_stats *total)
     return object;
 }
 
+/* Close codes, or what there was in place of one, and how often. */
+static json_t *ends(const struct worker_stats *total)
+{
+    static const char *const kinds[END_KINDS] = {"lost", "refused", "protocol", "other"};
+    json_t *object = json_object();
+    for (int i = 0; i < END_KINDS + END_CODES; i++) {
+        char name[16];
+        if (i < END_KINDS)
+            snprintf(name, sizeof name, "%s", kinds[i]);
+        else
+            snprintf(name, sizeof name, "%d", END_CODE_FIRST + i - END_KINDS);
+        if (total->ends[i] > 0)
+            json_object_set_new(object, name, json_integer((json_int_t)total->ends[i]));
+    }
+    return object;
+}
+
 static json_t *settings(const struct swarm_options *options)
 {
-    static const char *const storms[] = {"none", "full", "resumed"};
-    return json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:f, s:I}", "participants",
-                     (int)options->participants, "processes", (int)options->processes, "room_size",
-                     (int)options->room_size_fixed, "room_size_mean", options->room_size_mean, "join_rate_per_s",
-                     options->join_rate, "hold_s", options->hold_s, "messages_per_min", options->messages_per_min,
-                     "mutes_per_min", options->mutes_per_min, "signals_per_min", options->signals_per_min,
-                     "churn_percent_per_min", options->churn_percent_per_min, "storm", storms[options->storm],
-                     "storm_rate_per_s", options->storm_rate, "seed", (json_int_t)options->seed);
+    return json_pack("{s:b, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b, s:b, s:f, s:i, s:I}", "bare",
+                     options->bare, "participants", (int)options->participants, "processes", (int)options->processes,
+                     "room_size", (int)options->room_size_fixed, "room_size_mean", options->room_size_mean,
+                     "join_rate_per_s", options->join_rate, "idle_s", options->idle_s, "hold_s", options->hold_s,
+                     "messages_per_min", options->messages_per_min, "mutes_per_min", options->mutes_per_min,
+                     "signals_per_min", options->signals_per_min, "churn_percent_per_min",
+                     options->churn_percent_per_min, "storm_full", options->storms[STORM_FULL], "storm_resumed",
+                     options->storms[STORM_RESUMED], "storm_rate_per_s", options->storm_rate, "in_flight",
+                     (int)options->in_flight, "seed", (json_int_t)options->seed);
 }
 
 bool report_write(const struct report *report)
@@ -154,9 +236,9 @@ bool report_write(const struct report *report)
     if (report->failure != NULL)
         fprintf(stderr, "signalbox-swarm: %s\n", report->failure);
 
-    json_t *result = json_pack("{s:s, s:b, s:o, s:o, s:o, s:o}", "version", SBX_VERSION, "ok", good, "settings",
+    json_t *result = json_pack("{s:s, s:b, s:o, s:o, s:o, s:o, s:o}", "version", SBX_VERSION, "ok", good, "settings",
                                settings(report->options), "figures", figures, "latency", latency, "counters",
-                               counters(report->total));
+                               counters(report->total), "ends", ends(report->total));
     if (report->failure != NULL)
         json_object_set_new(result, "failure", json_string(report->failure));
     const char *path = report->options->json_file;

@@ -11,20 +11,27 @@
 #include <stdbool.h>
 
 /* Moments at which the measured processes were looked at. */
-enum moment { MOMENT_BEFORE, MOMENT_JOINED, MOMENT_HELD, MOMENT_STORMED, MOMENTS };
+enum moment { MOMENT_BEFORE, MOMENT_JOINED, MOMENT_IDLE, MOMENT_HELD, MOMENTS };
 
 struct sample {
-    struct usage gateways, shards;
+    struct usage gateways, shards, swarm;
+    int64_t swarm_tls_bytes; /* of the swarm's, what OpenSSL holds */
     int64_t kernel_bytes;
     int64_t at_us;
     bool taken;
+};
+
+struct storm_result {
+    int64_t took_us; /* 0: there was none */
+    uint64_t cuts, resumes, handshakes_full, handshakes_resumed;
 };
 
 struct report {
     const struct swarm_options *options;
     const struct worker_stats *total;
     struct sample samples[MOMENTS];
-    int64_t join_took_us, storm_took_us;
+    int64_t join_took_us;
+    struct storm_result storms[STORMS];
     uint64_t unconverged; /* over all checkpoints */
     const char *failure;  /* why the run ended early; NULL if it did not */
 };

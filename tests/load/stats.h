@@ -11,7 +11,16 @@
 #include <stdint.h>
 
 /* In the order in which a run goes through them; CHECK comes after JOIN and at the end, before LEAVE. */
-enum phase { PHASE_WAIT, PHASE_JOIN, PHASE_HOLD, PHASE_STORM, PHASE_CHECK, PHASE_LEAVE };
+enum phase {
+    PHASE_WAIT,
+    PHASE_JOIN,
+    PHASE_IDLE,
+    PHASE_HOLD,
+    PHASE_STORM_FULL,
+    PHASE_STORM_RESUMED,
+    PHASE_CHECK,
+    PHASE_LEAVE
+};
 
 /* X(name, what it counts) */
 #define SWARM_COUNTERS(X)                                                                                              \
@@ -21,6 +30,7 @@ enum phase { PHASE_WAIT, PHASE_JOIN, PHASE_HOLD, PHASE_STORM, PHASE_CHECK, PHASE
     X(joins, "sessions joined: hello_ok and a complete snapshot")                                                      \
     X(resumes, "sessions resumed")                                                                                     \
     X(resumes_recovered, "of these, by events instead of a snapshot")                                                  \
+    X(cuts, "connections cut here, in storms")                                                                         \
     X(sessions_lost, "sessions that could not be resumed")                                                             \
     X(connect_failures, "connections that failed before the upgrade")                                                  \
     X(upgrades_refused, "upgrades that were answered with another status than 101")                                    \
@@ -55,20 +65,34 @@ enum phase { PHASE_WAIT, PHASE_JOIN, PHASE_HOLD, PHASE_STORM, PHASE_CHECK, PHASE
     X(message, "directed message, due by the schedule to delivered")                                                   \
     X(event, "mute toggle, due by the schedule to seen by each of the room")
 
+/* How connections ended that were not cut here: their close codes, of which those from 4000 are Signalbox's own, and
+ * enum conn_end for those that had none. */
+enum { END_CODES = 400, END_CODE_FIRST = 4000, END_OTHER = 3, END_KINDS = 4 };
+
 struct worker_stats {
     int wanted;          /* enum phase */
     int wanted_serial;   /* grows with each order */
     int wanted_renewals; /* how often every other participant of each room was to change its network */
     int reached_serial;
+    int64_t tls_bytes;     /* that OpenSSL holds */
     int64_t phase_took_us; /* of the phase reached last; JOIN and STORM: until the last participant was there */
     uint64_t joined;       /* right now */
     uint64_t unconverged;  /* in CHECK: participants that are not there yet */
 #define X(name, what) uint64_t name;
     SWARM_COUNTERS(X)
 #undef X
+    uint64_t ends[END_KINDS + END_CODES];
 #define X(name, what) struct histogram name##_us;
     SWARM_HISTOGRAMS(X)
 #undef X
 };
+
+/* Where in `ends` a code of conn_handlers.ended() counts. */
+static inline unsigned stats_end_index(int code)
+{
+    if (code >= END_CODE_FIRST && code < END_CODE_FIRST + END_CODES)
+        return END_KINDS + (unsigned)(code - END_CODE_FIRST);
+    return code < END_OTHER ? (unsigned)code : END_OTHER;
+}
 
 #endif

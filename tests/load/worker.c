@@ -13,7 +13,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-enum { EVENTS_MAX = 256, IN_FLIGHT_MAX = 256, LOOK_US = 20000, CHECK_US = 100000, MESSAGE_ARENA_MAX = 16 << 20 };
+enum { EVENTS_MAX = 256, LOOK_US = 20000, CHECK_US = 100000, MESSAGE_ARENA_MAX = 16 << 20 };
 
 /* Something that is due at a steady rate, whatever the loop is up to: what is late is done late, and says so by its
  * `due`. */
@@ -113,7 +113,7 @@ static void run_pace(struct worker *worker, struct pace *pace, int64_t now_us, v
 static void run_connects(struct loop *loop, int64_t now_us)
 {
     struct worker *worker = &loop->worker;
-    while (!list_empty(&worker->queue) && worker->in_flight < IN_FLIGHT_MAX) {
+    while (!list_empty(&worker->queue) && worker->in_flight < worker->options->in_flight) {
         struct participant *next = list_first(&worker->queue, struct participant, queued);
         int64_t due_us = loop->begun_us;
         if (loop->connects.interval_us > 0) {
@@ -137,6 +137,35 @@ static void set_traffic(struct loop *loop, bool on, int64_t now_us)
     pace_set(&loop->churn, loop->phase == PHASE_HOLD ? options->churn_percent_per_min / 100 * count : 0, now_us);
 }
 
+static bool is_storm(enum phase phase)
+{
+    return phase == PHASE_STORM_FULL || phase == PHASE_STORM_RESUMED;
+}
+
+/* A participant's part in a phase that begins. */
+static void take_part(struct participant *participant, enum phase phase)
+{
+    struct worker *worker = participant->worker;
+    bool joined = participant->state == PARTICIPANT_JOINED;
+    if (is_storm(phase) && joined) {
+        worker->stats->cuts++;
+        participant_cut(participant);
+    }
+    if ((is_storm(phase) || phase == PHASE_JOIN) && participant->state == PARTICIPANT_AWAY && !participant->leaving) {
+        participant->state = PARTICIPANT_QUEUED;
+        list_append(&worker->queue, &participant->queued);
+    }
+    if (phase == PHASE_CHECK)
+        participant_repeat_mute(participant);
+    if (phase == PHASE_LEAVE) {
+        list_remove(&participant->queued);
+        if (joined && worker->options->bare)
+            participant_cut(participant);
+        else if (joined)
+            participant_leave(participant);
+    }
+}
+
 static void enter(struct loop *loop, enum phase phase, int64_t now_us)
 {
     struct worker *worker = &loop->worker;
@@ -144,26 +173,14 @@ static void enter(struct loop *loop, enum phase phase, int64_t now_us)
     loop->phase = phase;
     loop->begun_us = now_us;
     loop->deadline_us = INT64_MAX;
-    set_traffic(loop, phase == PHASE_HOLD || phase == PHASE_STORM, now_us);
-    pace_set(&loop->connects, (phase == PHASE_STORM ? options->storm_rate : options->join_rate) / options->processes,
+    set_traffic(loop, phase == PHASE_HOLD || is_storm(phase), now_us);
+    pace_set(&loop->connects, (is_storm(phase) ? options->storm_rate : options->join_rate) / options->processes,
              now_us);
-    worker->resume_tls = phase == PHASE_STORM && options->storm == STORM_RESUMED;
-    for (uint32_t i = 0; i < worker->participant_count; i++) {
-        struct participant *participant = &worker->participants[i];
-        if (phase == PHASE_STORM && participant->state == PARTICIPANT_JOINED)
-            participant_cut(participant);
-        if ((phase == PHASE_STORM || phase == PHASE_JOIN) && participant->state == PARTICIPANT_AWAY &&
-            !participant->leaving) {
-            participant->state = PARTICIPANT_QUEUED;
-            list_append(&worker->queue, &participant->queued);
-        }
-        if (phase == PHASE_LEAVE)
-            list_remove(&participant->queued);
-        if (phase == PHASE_CHECK)
-            participant_repeat_mute(participant);
-        if (phase == PHASE_LEAVE && participant->state == PARTICIPANT_JOINED)
-            participant_leave(participant);
-    }
+    worker->resume_tls = phase == PHASE_STORM_RESUMED;
+    for (uint32_t i = 0; i < worker->participant_count; i++)
+        take_part(&worker->participants[i], phase);
+    if (phase == PHASE_IDLE)
+        loop->deadline_us = now_us + (int64_t)(options->idle_s * 1e6);
     if (phase == PHASE_HOLD)
         loop->deadline_us = now_us + (int64_t)(options->hold_s * 1e6);
     if (phase == PHASE_CHECK)
@@ -214,7 +231,8 @@ static bool is_done(struct loop *loop, int64_t now_us)
     struct worker *worker = &loop->worker;
     switch (loop->phase) {
     case PHASE_JOIN:
-    case PHASE_STORM:
+    case PHASE_STORM_FULL:
+    case PHASE_STORM_RESUMED:
         return worker->stats->joined == worker->participant_count;
     case PHASE_CHECK:
         worker->stats->unconverged = count_unconverged(worker);
@@ -225,6 +243,7 @@ static bool is_done(struct loop *loop, int64_t now_us)
     case PHASE_LEAVE:
         return everybody_left(worker);
     case PHASE_WAIT:
+    case PHASE_IDLE:
     case PHASE_HOLD:
         break;
     }
@@ -235,6 +254,7 @@ static void follow_orders(struct loop *loop, int64_t now_us)
 {
     struct worker_stats *stats = loop->worker.stats;
     int serial = __atomic_load_n(&stats->wanted_serial, __ATOMIC_ACQUIRE);
+    stats->tls_bytes = conn_tls_bytes();
     loop->look_us = now_us + (loop->phase == PHASE_CHECK ? CHECK_US : LOOK_US);
     while (loop->renewals < stats->wanted_renewals) {
         loop->renewals++;
@@ -259,7 +279,7 @@ static int64_t earliest(const struct loop *loop, int64_t now_us)
     const struct pace *paces[] = {&loop->messages, &loop->mutes, &loop->signals, &loop->churn, &loop->connects};
     size_t count = sizeof paces / sizeof paces[0];
     int64_t next_us = loop->look_us, timers_ms = timer_wheel_wait_ms(&worker->wheel, now_us / 1000);
-    if (list_empty(&worker->queue) || worker->in_flight >= IN_FLIGHT_MAX)
+    if (list_empty(&worker->queue) || worker->in_flight >= worker->options->in_flight)
         count--;
     for (size_t i = 0; i < count; i++)
         if (paces[i]->due_us < next_us)
@@ -346,7 +366,7 @@ int worker_run(const struct swarm_options *options, unsigned index, const char *
                               .index = index,
                               .participant_count = plan_share(options, index),
                               .random_state = (options->seed + 1) * 0x9e3779b97f4a7c15ull + index,
-                              .ping_interval_ms = 10000,
+                              .ping_interval_ms = 20000,
                               .retransmit_ms = 1000,
                               .ack_delay_ms = 50,
                               .retry_base_ms = 500,
