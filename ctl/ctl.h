@@ -10,7 +10,8 @@
     COMMAND(token, "--room ROOM --identity WHO [OPTION...]", "make an access token", CTL_TOKEN_HELP)                   \
     COMMAND(view, "[--json]", "show the live shards and gateways", CTL_VIEW_HELP)                                      \
     COMMAND(room, "NAME [--project PROJECT] [--json]", "show a room: owner, epoch, participants", CTL_ROOM_HELP)       \
-    COMMAND(where, "NAME [--project PROJECT]", "compute which shard owns a room", CTL_WHERE_HELP)
+    COMMAND(where, "NAME [--project PROJECT]", "compute which shard owns a room", CTL_WHERE_HELP)                      \
+    COMMAND(health, "HOST:PORT", "ask a program whether it is ready", CTL_HEALTH_HELP)
 
 enum ctl_exit {
     CTL_OK = 0,

@@ -49,6 +49,11 @@
                   "  signalboxctl where demo --config run/shard-1.conf\n"                                              \
                   "  signalboxctl where eu/standup --project acme --seed 000102030405060708090a0b0c0d0e0f\n"
 
+#define CTL_HEALTH_HELP                                                                                                \
+    "HOST:PORT is the admin.listen of a gateway or a shard. Fails, with the reason, unless it is ready.\n\n"           \
+    "Examples:\n"                                                                                                      \
+    "  signalboxctl health 127.0.0.1:9601\n"
+
 static const struct ctl_command commands[] = {
 #define COMMAND(name, arguments, summary, details) {#name, arguments, summary, details, ctl_##name},
     CTL_COMMANDS(COMMAND)
