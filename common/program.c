@@ -193,7 +193,7 @@ static void print_help(const struct program *program)
         "  --version          print the version\n"
         "  --help             this text\n\n"
         "Signals: SIGTERM and SIGINT drain and end, a second one ends at once; SIGHUP reads the configuration\n"
-        "again, as far as it can change while the process runs.\n\n"
+        "again and puts certificates, keys, limits and the log level in force.\n\n"
         "Exit codes: 0 as asked; 1 it failed while running, start it again; 2 the command line or the configuration\n"
         "is wrong.\n",
         program->name, program->summary);
@@ -328,6 +328,7 @@ static void on_stop_signal(void *ctx, int signo)
     signals->stopping = true;
     log_info("signal", log_str("signal", signo == SIGTERM ? "SIGTERM" : "SIGINT"),
              log_str("action", at_once ? "end at once" : "drain"));
+    notify_stopping(&signals->notify);
     signals->stop(signals->ctx, at_once);
 }
 
@@ -335,9 +336,10 @@ static void on_reload_signal(void *ctx, int signo)
 {
     struct program_signals *signals = ctx;
 
-    log_info("signal", log_str("signal", "SIGHUP"), log_str("action", signals->reload ? "reload" : "none"));
-    if (signals->reload != NULL)
-        signals->reload(signals->ctx);
+    log_info("signal", log_str("signal", "SIGHUP"), log_str("action", "reload"));
+    notify_reloading(&signals->notify);
+    signals->reload(signals->ctx);
+    notify_reloaded(&signals->notify);
 }
 
 void program_watch_signals(struct loop *loop, struct program_signals *signals)
@@ -349,4 +351,10 @@ void program_watch_signals(struct loop *loop, struct program_signals *signals)
         log_error("signals_unavailable", log_str("error", strerror(errno)));
         abort();
     }
+    notify_open(&signals->notify, loop, signals->ready, signals->ctx);
+}
+
+void program_unwatch_signals(struct program_signals *signals)
+{
+    notify_close(&signals->notify);
 }

@@ -16,7 +16,7 @@
  *         .cluster_offset = offsetof(struct gateway_config, cluster), .check = check};
  *
  * and its main() is: program_start(), loop_new(), program_watch_signals(), open everything, loop_run(), close
- * everything in the opposite order, config_done(table, &config), program_args_done().
+ * everything in the opposite order, program_unwatch_signals(), config_done(table, &config), program_args_done().
  *
  * Threading: main thread. program_watch_signals() before any thread is started.
  */
@@ -26,6 +26,7 @@
 #include "common/config.h"
 #include "common/loop.h"
 #include "common/node.h"
+#include "common/notify.h"
 #include "common/score.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -179,13 +180,18 @@ void program_args_done(struct program_args *args);
 struct program_signals {
     /* SIGTERM, SIGINT. `at_once`: it is not the first. */
     void (*stop)(void *ctx, bool at_once);
-    void (*reload)(void *ctx); /* SIGHUP; NULL: ignored, with a line in the log */
+    void (*reload)(void *ctx); /* SIGHUP */
+    /* Whether it may take work, as /readyz has it; called while the loop runs. */
+    bool (*ready)(void *ctx, char *reason, size_t size);
     void *ctx;
     bool stopping;
+    struct notify notify; /* systemd hears of all of this */
 };
 
 /* `signals` is the caller's, for as long as the loop lives. */
 void program_watch_signals(struct loop *loop, struct program_signals *signals);
+/* Before loop_free(). */
+void program_unwatch_signals(struct program_signals *signals);
 
 /* Everything but weight and times, which are the shard's default. Strings are borrowed from the configuration; the
  * incarnation is new with each call. */

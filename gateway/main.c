@@ -297,11 +297,17 @@ static void on_reload(void *ctx)
     buf_done(&problems);
 }
 
+static bool on_ready(void *ctx, char *reason, size_t size)
+{
+    struct running *running = ctx;
+    return gateway_process_ready(running->process, reason, size);
+}
+
 static enum program_exit run(struct running *running)
 {
     enum program_exit exit = PROGRAM_EXIT_FAILED;
     struct loop *loop = loop_new();
-    struct program_signals signals = {.stop = on_stop, .reload = on_reload, .ctx = running};
+    struct program_signals signals = {.stop = on_stop, .reload = on_reload, .ready = on_ready, .ctx = running};
     program_watch_signals(loop, &signals);
     running->process = gateway_process_open(loop, running->config);
     if (running->process != NULL) {
@@ -309,6 +315,7 @@ static enum program_exit run(struct running *running)
         exit = gateway_process_exit(running->process);
         gateway_process_close(&running->process);
     }
+    program_unwatch_signals(&signals);
     loop_free(&loop);
     log_info("gateway_ended", log_int("exit_code", exit));
     return exit;

@@ -134,9 +134,8 @@ static void on_fatal(void *ctx, const char *text)
 /* --- what the operator asks ----------------------------------------------------------------------------------------
  */
 
-static bool on_ready(void *ctx, char *reason, size_t size)
+bool gateway_process_ready(struct gateway_process *process, char *reason, size_t size)
 {
-    struct gateway_process *process = ctx;
     struct view *view = node_view(process->node);
     if (process->draining)
         snprintf(reason, size, "draining");
@@ -149,6 +148,11 @@ static bool on_ready(void *ctx, char *reason, size_t size)
     else
         return true;
     return false;
+}
+
+static bool on_ready(void *ctx, char *reason, size_t size)
+{
+    return gateway_process_ready(ctx, reason, size);
 }
 
 static void on_collect(void *ctx)

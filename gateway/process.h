@@ -62,6 +62,8 @@ void gateway_process_stop(struct gateway_process *process, bool at_once);
 /* New certificate, keys and limits. The configuration is borrowed from now on, the old one no longer used. False, with
  * the reason logged and everything as it was, if it cannot be put in force. */
 bool gateway_process_reload(struct gateway_process *process, const struct gateway_config *config);
+/* Whether it may take clients; otherwise a reason. */
+bool gateway_process_ready(struct gateway_process *process, char *reason, size_t size);
 /* How it ended, once the loop has stopped. */
 enum program_exit gateway_process_exit(const struct gateway_process *process);
 

@@ -1,9 +1,11 @@
 /* signalbox-shard: owns rooms. */
 #include "common/log.h"
+#include "common/mem.h"
 #include "common/program.h"
 #include "common/score.h"
 #include "shard/process.h"
 #include <stddef.h>
+#include <stdlib.h>
 
 static const char *const duplicate_policies[] = {"replace", "refuse", NULL};
 _Static_assert(DUPLICATE_REPLACE == 0 && DUPLICATE_REFUSE == 1, "choices are in the order of the enum");
@@ -53,24 +55,62 @@ static const struct program program = {
     .cluster_offset = offsetof(struct shard_config, cluster),
 };
 
-static void on_stop(void *ctx, bool at_once)
+struct running {
+    struct shard_process *process;
+    const struct program_args *args;
+    struct shard_config *config; /* in force; heap, because a reload replaces it */
+};
+
+static void config_free(struct shard_config **config)
 {
-    shard_process_stop(ctx, at_once);
+    if (*config != NULL)
+        config_done(table, *config);
+    free(*config);
+    *config = NULL;
 }
 
-static enum program_exit run(const struct shard_config *config)
+static void on_stop(void *ctx, bool at_once)
+{
+    struct running *running = ctx;
+    shard_process_stop(running->process, at_once);
+}
+
+static void on_reload(void *ctx)
+{
+    struct running *running = ctx;
+    struct buf problems = {0};
+    struct shard_config *fresh = mem_new(struct shard_config);
+    if (program_load(&program, running->args, fresh, &problems) > 0) {
+        program_log_problems(&problems);
+        log_error("reload_failed", log_str("reason", "the configuration has problems; the old one stays in force"));
+        config_free(&fresh);
+    } else {
+        shard_process_reload(running->process, fresh);
+        config_free(&running->config);
+        running->config = fresh;
+    }
+    buf_done(&problems);
+}
+
+static bool on_ready(void *ctx, char *reason, size_t size)
+{
+    struct running *running = ctx;
+    return shard_process_ready(running->process, reason, size);
+}
+
+static enum program_exit run(struct running *running)
 {
     enum program_exit exit = PROGRAM_EXIT_FAILED;
     struct loop *loop = loop_new();
-    struct program_signals signals = {.stop = on_stop};
+    struct program_signals signals = {.stop = on_stop, .reload = on_reload, .ready = on_ready, .ctx = running};
     program_watch_signals(loop, &signals);
-    struct shard_process *process = shard_process_open(loop, config);
-    if (process != NULL) {
-        signals.ctx = process;
+    running->process = shard_process_open(loop, running->config);
+    if (running->process != NULL) {
         loop_run(loop);
-        exit = shard_process_exit(process);
-        shard_process_close(&process);
+        exit = shard_process_exit(running->process);
+        shard_process_close(&running->process);
     }
+    program_unwatch_signals(&signals);
     loop_free(&loop);
     log_info("shard_ended", log_int("exit_code", exit));
     return exit;
@@ -78,13 +118,13 @@ static enum program_exit run(const struct shard_config *config)
 
 int main(int argc, char **argv)
 {
-    struct shard_config config = {0};
     struct program_args args = {0};
+    struct running running = {.args = &args, .config = mem_new(struct shard_config)};
     enum program_exit exit;
 
-    if (program_start(&program, argc, argv, &args, &config, &exit))
-        exit = run(&config);
-    config_done(table, &config);
+    if (program_start(&program, argc, argv, &args, running.config, &exit))
+        exit = run(&running);
+    config_free(&running.config);
     program_args_done(&args);
     return exit;
 }

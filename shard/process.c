@@ -160,9 +160,8 @@ static void on_fatal(void *ctx, const char *text)
 /* --- what the operator asks ----------------------------------------------------------------------------------------
  */
 
-static bool on_ready(void *ctx, char *reason, size_t size)
+bool shard_process_ready(struct shard_process *process, char *reason, size_t size)
 {
-    struct shard_process *process = ctx;
     enum membership_state state = node_state(process->node);
     if (process->draining)
         snprintf(reason, size, "draining");
@@ -173,6 +172,11 @@ static bool on_ready(void *ctx, char *reason, size_t size)
     else
         return true;
     return false;
+}
+
+static bool on_ready(void *ctx, char *reason, size_t size)
+{
+    return shard_process_ready(ctx, reason, size);
 }
 
 static void on_collect(void *ctx)
@@ -216,17 +220,31 @@ enum program_exit shard_process_exit(const struct shard_process *process)
     return process->exit;
 }
 
-static void open_shard(struct shard_process *process, const struct node_address *self)
+static struct shard_options options_from(const struct shard_config *config, const struct node_address *self)
 {
-    static const struct shard_actions actions = {
-        .to_gateway = on_to_gateway, .flush_soon = on_flush_soon, .wall_ms = on_wall_ms, .marker = on_marker};
-    const struct shard_config *config = process->config;
     struct shard_options options = {.self = *self, .duplicate = (enum duplicate_policy)config->duplicate};
 #define LIMIT(name, def, min, max, unit, help) options.limits.name = (uint32_t)config->limits.name;
 #include "shard/limits_table.h"
 #undef LIMIT
     bool valid = cluster_parse_seed(config->cluster.placement_seed, &options.seed);
     assert(valid); /* checked when it was loaded */
+    return options;
+}
+
+void shard_process_reload(struct shard_process *process, const struct shard_config *config)
+{
+    struct shard_options options = options_from(config, node_self(process->node));
+    shard_reconfigure(process->shard, &options);
+    process->config = config;
+    log_set_level((enum log_level)config->cluster.log_level);
+    log_info("reloaded");
+}
+
+static void open_shard(struct shard_process *process, const struct node_address *self)
+{
+    static const struct shard_actions actions = {
+        .to_gateway = on_to_gateway, .flush_soon = on_flush_soon, .wall_ms = on_wall_ms, .marker = on_marker};
+    struct shard_options options = options_from(process->config, self);
     process->shard = shard_new(&options, loop_timers(process->loop), &actions, process);
 }
 

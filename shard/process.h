@@ -29,6 +29,10 @@ struct shard_process *shard_process_open(struct loop *loop, const struct shard_c
 void shard_process_close(struct shard_process **process);
 /* Leaves the view and stops the loop; `at_once`: stops the loop. */
 void shard_process_stop(struct shard_process *process, bool at_once);
+/* New limits, policy and log level. The configuration is borrowed from now on, the old one no longer used. */
+void shard_process_reload(struct shard_process *process, const struct shard_config *config);
+/* Whether it may take rooms; otherwise a reason. */
+bool shard_process_ready(struct shard_process *process, char *reason, size_t size);
 /* How it ended, once the loop has stopped. */
 enum program_exit shard_process_exit(const struct shard_process *process);
 

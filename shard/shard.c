@@ -37,6 +37,12 @@ struct shard *shard_new(const struct shard_options *options, struct timer_wheel 
     return shard;
 }
 
+void shard_reconfigure(struct shard *shard, const struct shard_options *options)
+{
+    shard->options.duplicate = options->duplicate;
+    shard->options.limits = options->limits;
+}
+
 void shard_drop_room(struct shard *shard, struct room *room)
 {
     timer_cancel(shard->wheel, &room->settle_timer);

@@ -56,6 +56,8 @@ struct shard_actions {
 struct shard *shard_new(const struct shard_options *options, struct timer_wheel *wheel,
                         const struct shard_actions *actions, void *ctx);
 void shard_free(struct shard **shard);
+/* New limits and policy, for what is asked from now on: a room that is over a lowered limit stays as it is. */
+void shard_reconfigure(struct shard *shard, const struct shard_options *options);
 
 /* Messages inside the item are altered; they are good for nothing after the call. */
 void shard_item(struct shard *shard, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,

@@ -103,7 +103,7 @@ class NatsServer(Process):
 class Member(Process):
     """A gateway or a shard. `user` is the role that it takes at NATS."""
 
-    def __init__(self, directory, kind, number, servers, user=None, ca_file=None):
+    def __init__(self, directory, kind, number, servers, user=None, ca_file=None, environment=None):
         self.kind = kind
         self.admin_port, self.client_port = free_port(), free_port()
         name = f"{kind}-{number}"
@@ -125,7 +125,7 @@ class Member(Process):
         path = directory / f"{name}.conf"
         path.write_text(config)
         super().__init__(directory, name, [BUILD / kind / f"signalbox-{kind}", "--config", path],
-                         {"NATS_PASSWORD": PASSWORDS[user]})
+                         {"NATS_PASSWORD": PASSWORDS[user], **(environment or {})})
 
     def get(self, path):
         """Status and text; status 0 while nothing answers."""

@@ -5,9 +5,13 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import unittest
+
+import nats_cluster as cluster
 
 ROOT = pathlib.Path(os.environ.get("SIGNALBOX_ROOT", pathlib.Path(__file__).parents[2]))
 BUILD = pathlib.Path(os.environ.get("SIGNALBOX_BUILD", ROOT / "build"))
@@ -51,6 +55,40 @@ class SystemdTest(unittest.TestCase):
             command = [word.replace("/etc/signalbox", str(self.directory)) for word in command]
             done = subprocess.run([*command, "--check-config"], env={**os.environ, **environment}, capture_output=True, text=True)
             self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_the_manager_hears_of_readiness_reloads_and_the_end(self):
+        """As with Type=notify and WatchdogSec=: a shard tells a socket what a service manager acts on."""
+        nats = cluster.NatsServer(self.directory, "single.conf")
+        self.addCleanup(nats.stop)
+        nats.wait_ready()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            path = str(self.directory / "notify")
+            manager.bind(path)
+            manager.settimeout(cluster.TIMEOUT_S)
+
+            def hear(wanted):
+                """Everything up to the first message with `wanted`."""
+                heard = []
+                while not heard or wanted not in heard[-1]:
+                    heard.append(manager.recv(4096).decode())
+                return heard
+
+            environment = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}
+            shard = cluster.Member(self.directory, "shard", 1, [f"nats://127.0.0.1:{nats.port}"], environment=environment)
+            self.addCleanup(shard.stop)
+            before = hear("READY=1")
+            self.assertIn("STATUS=not ", "".join(before))
+            self.assertEqual(shard.get("/readyz")[0], 200)
+            hear("WATCHDOG=1")
+            config = self.directory / "shard-1.conf"
+            config.write_text(config.read_text() + 'log = { level = "debug"; };')
+            shard.process.send_signal(signal.SIGHUP)
+            hear("RELOADING=1")
+            hear("READY=1")
+            self.assertIn("reloaded", shard.log())
+            shard.process.terminate()
+            hear("STOPPING=1")
+            self.assertEqual(shard.process.wait(cluster.TIMEOUT_S), 0, shard.log())
 
     def test_stopping_waits_for_the_drain(self):
         for kind, key in (("gateway", "deadline_ms"), ("shard", "drain_deadline_ms")):

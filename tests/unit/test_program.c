@@ -287,10 +287,15 @@ static void on_reload(void *ctx)
     kill(getpid(), SIGTERM);
 }
 
+static bool ready(void *ctx, char *reason, size_t size)
+{
+    return true;
+}
+
 START_TEST(signals_reload_drain_and_end)
 {
     struct heard heard = {.loop = loop_new()};
-    struct program_signals signals = {.stop = on_stop, .reload = on_reload, .ctx = &heard};
+    struct program_signals signals = {.stop = on_stop, .reload = on_reload, .ready = ready, .ctx = &heard};
 
     program_watch_signals(heard.loop, &signals);
     kill(getpid(), SIGHUP);
@@ -299,6 +304,7 @@ START_TEST(signals_reload_drain_and_end)
     ck_assert_uint_eq(heard.stops, 2);
     ck_assert(!heard.at_once[0]);
     ck_assert(heard.at_once[1]);
+    program_unwatch_signals(&signals);
     loop_free(&heard.loop);
 }
 END_TEST
