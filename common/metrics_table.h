@@ -160,6 +160,10 @@ METRIC(M_CLIENTS_ENDED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_clients_ended_t
        "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_"
        "gone",
        "Connections that the gateway has closed, by the reason given to the client")
+METRIC(M_DRAINED_CLIENTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_drained_clients_total", "how", "told,closed",
+       "Clients that a drain sent away: told to resume elsewhere, or closed because they did not go in time or had "
+       "nowhere "
+       "to go")
 METRIC(M_THROTTLED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_throttled_total", "budget", "messages,bytes",
        "Messages from clients that were over the connection's budget")
 METRIC(M_TOKENS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_access_tokens_total", "outcome",

@@ -8,15 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DRAIN_TICK_MS = 50, NOT_READY_RETRY_MS = 2000, STRIKES_PER_MALFORMED = 20 };
+enum { NOT_READY_RETRY_MS = 2000, STRIKES_PER_MALFORMED = 20 };
 
 const struct gateway_limits gateway_default_limits = {
 #define LIMIT(name, def, min, max, unit, help) .name = def,
 #include "gateway/limits_table.h"
 #undef LIMIT
 };
-
-static void on_drain_tick(struct timer *timer, int64_t now_ms);
 
 struct gateway *gateway_new(const struct gateway_options *options, struct jwt_keyring *keyring,
                             const struct token_keys *token_keys, struct timer_wheel *wheel,
@@ -31,7 +29,8 @@ struct gateway *gateway_new(const struct gateway_options *options, struct jwt_ke
     gateway->ctx = ctx;
     list_init(&gateway->clients);
     list_init(&gateway->orphans);
-    timer_init(&gateway->drain_timer, on_drain_tick);
+    drain_init(gateway);
+    resync_init(gateway);
     arena_init(&gateway->arena, GATEWAY_ARENA_MAX);
     return gateway;
 }
@@ -42,6 +41,7 @@ static void client_free(struct client *client)
     timer_cancel(gateway->wheel, &client->hello_timer);
     list_remove(&client->link);
     gateway->client_count--;
+    gateway->sent_away_count -= client->sent_away;
     if (client->claims != NULL) {
         jwt_claims_done(client->claims);
         free(client->claims);
@@ -60,6 +60,7 @@ void gateway_free(struct gateway **gateway_ptr)
     list_for_each_safe(pos, &gateway->clients)
         client_free(container_of(pos, struct client, link));
     timer_cancel(gateway->wheel, &gateway->drain_timer);
+    timer_cancel(gateway->wheel, &gateway->resync_timer);
     jwt_keyring_unref(&gateway->keyring);
     view_unref(&gateway->view);
     arena_done(&gateway->arena);
@@ -131,7 +132,7 @@ struct client *gateway_client_open(struct gateway *gateway, void *transport, str
     client->gateway = gateway;
     client->transport = transport;
     client->claims = take_claims;
-    list_append(&gateway->clients, &client->link);
+    list_prepend(&gateway->clients, &client->link);
     gateway->client_count++;
     struct bucket_limit messages = message_budget(limits), bytes = byte_budget(limits);
     bucket_init(&client->messages, &messages, now_ms);
@@ -320,7 +321,8 @@ void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms)
     view_unref(&old);
     struct gw_room *room, *next;
     HASH_ITER(hh, gateway->rooms, room, next)
-        room_view_changed(room, now_ms);
+        room_view_changed(room);
+    resync_begin(gateway, now_ms);
 }
 
 struct view_number gateway_reported(struct gateway *gateway)
@@ -335,8 +337,9 @@ void gateway_rename(struct gateway *gateway, const struct node_address *self)
     gateway->options.self = *self;
     struct session *session, *next;
     HASH_ITER(hh_connection, gateway->sessions, session, next) {
-        session_report(session, gateway->wheel->now_ms);
+        session_report(session);
     }
+    resync_begin(gateway, gateway->wheel->now_ms);
 }
 
 static void tell_degraded(struct gateway *gateway, bool degraded)
@@ -356,6 +359,22 @@ static void tell_degraded(struct gateway *gateway, bool degraded)
     outmsg_unref(&out);
 }
 
+/* Something that went between this gateway and `shard` was lost: batches show by the positions of the rooms, a command
+ * or an acknowledgement when the states are said again. */
+static void add_to_resync(struct gateway *gateway, const struct node_address *shard)
+{
+    struct gw_room *room, *next_room;
+    HASH_ITER(hh, gateway->rooms, room, next_room) {
+        if (room->has_epoch && node_address_equal(&room->owner, shard))
+            resync_add_room(room);
+    }
+    struct session *session, *next;
+    HASH_ITER(hh_connection, gateway->sessions, session, next) {
+        if (node_address_equal(&session->room->owner, shard))
+            resync_add_session(session);
+    }
+}
+
 void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms)
 {
     if (gateway->bus_up == up)
@@ -366,19 +385,15 @@ void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms)
     for (size_t i = 0; up && gateway->view != NULL && i < gateway->view->shard_count; i++) {
         struct node_address shard = {.kind = NODE_SHARD, .incarnation = gateway->view->shards[i].incarnation};
         snprintf(shard.id, sizeof shard.id, "%s", gateway->view->shards[i].id);
-        gateway_gap(gateway, &shard, now_ms);
+        add_to_resync(gateway, &shard);
     }
+    resync_begin(gateway, now_ms);
 }
 
 void gateway_gap(struct gateway *gateway, const struct node_address *from, int64_t now_ms)
 {
-    room_ask_positions(gateway, from);
-    /* A lost command or acknowledgement shows when the states are said again. */
-    struct session *session, *next;
-    HASH_ITER(hh_connection, gateway->sessions, session, next) {
-        if (node_address_equal(&session->room->owner, from))
-            session_announce(session, now_ms);
-    }
+    add_to_resync(gateway, from);
+    resync_begin(gateway, now_ms);
 }
 
 static void on_relay(struct gateway *gateway, const Signalbox__Cluster__V1__Relay *relay)
@@ -488,47 +503,6 @@ void gateway_item(struct gateway *gateway, const struct node_address *from, cons
         metric_add(M_ITEMS_INVALID, 1);
         break;
     }
-}
-
-/* --- drain ------------------------------------------------------------------------------------------------------- */
-
-static void send_away(struct client *client, uint32_t spread_ms)
-{
-    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
-    Signalbox__V1__Reconnect reconnect = SIGNALBOX__V1__RECONNECT__INIT;
-    reconnect.spread_ms = spread_ms;
-    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_RECONNECT;
-    message.reconnect = &reconnect;
-    client_send(client, &message, CLASS_CONTROL);
-    client_end(client, CLOSE_DRAINING, SIGNALBOX__V1__LEAVE_REASON__GATEWAY_DRAINING,
-               SIGNALBOX__V1__LEAVE_ACTION__RESUME, 0, "this gateway is going away; resume at another one");
-}
-
-/* Sends away as many clients as keeps the pace: what is left, evenly over the time that is left. */
-static void on_drain_tick(struct timer *timer, int64_t now_ms)
-{
-    struct gateway *gateway = container_of(timer, struct gateway, drain_timer);
-    int64_t ticks_left = (gateway->drain_ends_ms - now_ms) / DRAIN_TICK_MS;
-    size_t count = ticks_left > 0 ? gateway->client_count / (size_t)ticks_left + 1 : gateway->client_count;
-    list_for_each_safe(pos, &gateway->clients) {
-        struct client *client = container_of(pos, struct client, link);
-        if (client->closing)
-            continue;
-        if (count-- == 0)
-            break;
-        send_away(client, DRAIN_TICK_MS);
-    }
-    if (gateway->client_count > 0)
-        timer_set(gateway->wheel, timer, now_ms + DRAIN_TICK_MS);
-}
-
-void gateway_drain(struct gateway *gateway, uint32_t spread_ms, int64_t now_ms)
-{
-    if (gateway->draining)
-        return;
-    gateway->draining = true;
-    gateway->drain_ends_ms = now_ms + spread_ms;
-    timer_set(gateway->wheel, &gateway->drain_timer, now_ms);
 }
 
 struct gateway_stats gateway_stats(const struct gateway *gateway)

@@ -72,6 +72,8 @@ struct gateway_options {
     struct score_seed seed;
     struct gateway_limits limits;
     struct gateway_turn turn;
+    char **alternates; /* base URLs of other gateways, for `reconnect`; borrowed from the configuration */
+    size_t alternate_count;
 };
 
 struct gateway_actions {
@@ -137,8 +139,12 @@ void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms);
 void gateway_item(struct gateway *gateway, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
                   int64_t now_ms);
 void gateway_gap(struct gateway *gateway, const struct node_address *from, int64_t now_ms);
-/* Tells clients to resume elsewhere, paced over `spread_ms`, and takes no new ones. */
-void gateway_drain(struct gateway *gateway, uint32_t spread_ms, int64_t now_ms);
+/* Takes no new clients and tells those that it has, paced over `spread_ms`, to resume elsewhere. Each keeps its
+ * connection until it has gone; who is still there after `deadline_ms` is closed, to be resumed. Where the view has no
+ * other gateway, each is closed in its turn. */
+void gateway_drain(struct gateway *gateway, uint32_t spread_ms, uint32_t deadline_ms, int64_t now_ms);
+/* No clients any more, and nothing that an owner has yet to acknowledge. */
+bool gateway_drained(const struct gateway *gateway);
 
 struct gateway_stats {
     size_t clients, sessions, orphans, rooms; /* orphans: sessions without a client */

@@ -31,6 +31,9 @@ enum {
 
 enum join_outcome { JOIN_OK, JOIN_RECOVERED, JOIN_RESUMED, JOIN_REFUSED, JOIN_TIMEOUT };
 
+/* Positions in the metric's label. */
+enum { DRAINED_TOLD, DRAINED_CLOSED };
+
 enum session_state { SESSION_JOINING, SESSION_BOUND, SESSION_DEPARTED };
 
 /* Why the room's traffic does not flow to a session at the moment. */
@@ -49,6 +52,7 @@ struct client {
     struct jwt_claims *claims; /* owned; until the session exists */
     uint32_t hello_request_id;
     bool closing;
+    bool sent_away; /* by a drain */
     uint32_t strikes;
     int64_t strikes_updated_ms;
     struct bucket messages, bytes;
@@ -115,6 +119,8 @@ struct session {
     struct timer repeat_timer; /* of the wanted state or the sync request */
     struct timer end_timer;    /* join timeout, access token's expiry, resume window */
     struct list orphan_link;   /* gateway->orphans, while without a client */
+    struct resync *resync;     /* waits to be announced there, or was and is not acknowledged yet; NULL: neither */
+    struct list resync_link;   /* while it waits */
 
     UT_hash_handle hh_connection, hh_sid;
 };
@@ -134,7 +140,16 @@ struct gw_room {
     struct timer sync_timer; /* runs while seq is behind that */
     struct list sessions;    /* room_link */
     uint32_t session_count;
+    struct resync *resync; /* where its position waits to be said; NULL: it does not */
+    struct list resync_link;
     UT_hash_handle hh;
+};
+
+struct drain {
+    int64_t began_ms, deadline_ms;
+    uint32_t spread_ms;
+    size_t clients; /* when it began */
+    size_t sent_away;
 };
 
 struct gateway {
@@ -157,10 +172,13 @@ struct gateway {
     struct session *sessions; /* hh_connection */
     struct session *sessions_by_sid;
     struct gw_room *rooms;
+    struct resync *resyncs;
+    struct timer resync_timer;
+    unsigned resync_budget; /* states that may still be said in this tick */
+    struct drain drain;
     struct timer drain_timer;
-    int64_t drain_ends_ms;
-    uint32_t drain_spread_ms;
-    struct arena arena; /* scratch of one call */
+    size_t sent_away_count; /* of the clients: those are the last in the list */
+    struct arena arena;     /* scratch of one call */
 };
 
 /* client.c */
@@ -191,6 +209,18 @@ struct ice_servers {
 };
 void join_ice_servers(struct gateway *gateway, const char *user, struct ice_servers *ice);
 
+/* resync.c: what is said again, in doses. resync_begin() starts what was added. */
+void resync_init(struct gateway *gateway);
+void resync_add_session(struct session *session);
+/* It is acknowledged, said by other means, or no more. */
+void resync_drop_session(struct session *session);
+void resync_add_room(struct gw_room *room);
+void resync_drop_room(struct gw_room *room);
+void resync_begin(struct gateway *gateway, int64_t now_ms);
+
+/* drain.c */
+void drain_init(struct gateway *gateway);
+
 /* session.c */
 struct session *session_new(struct gateway *gateway, const struct sid *sid, struct gw_room *room, int64_t now_ms);
 void session_free(struct session **session);
@@ -198,8 +228,8 @@ struct session *session_by_connection(struct gateway *gateway, uint64_t connecti
 struct session *session_by_sid(struct gateway *gateway, const char *sid_text);
 /* Sends the wanted state now and repeats it until it is acknowledged. */
 void session_announce(struct session *session, int64_t now_ms);
-/* Says the state of a bound session to an owner that may not know it. */
-void session_report(struct session *session, int64_t now_ms);
+/* Has the state said to an owner that may not know it. The caller begins the resync. */
+void session_report(struct session *session);
 /* The wanted state has changed. */
 void session_changed(struct session *session, int64_t now_ms);
 /* The client has shown that it has hello_ok: earlier resume tokens are superseded. */
@@ -242,9 +272,11 @@ void room_batch(struct gateway *gateway, const struct node_address *from,
                 const Signalbox__Cluster__V1__RoomBatch *batch, int64_t now_ms);
 void room_sync_reply(struct gateway *gateway, const struct node_address *from,
                      const Signalbox__Cluster__V1__SyncReply *reply, int64_t now_ms);
-void room_ask_positions(struct gateway *gateway, const struct node_address *shard);
+void room_position(const struct gw_room *room, Signalbox__Cluster__V1__RoomPosition *position,
+                   Signalbox__Cluster__V1__Epoch *epoch);
 struct gw_room *room_by_key(struct gateway *gateway, const ProtobufCBinaryData *key);
-void room_view_changed(struct gw_room *room, int64_t now_ms);
+/* The caller begins the resync. */
+void room_view_changed(struct gw_room *room);
 
 /* requests.c: what a joined client asks for */
 /* NULL, or what is wrong with a track. */

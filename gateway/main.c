@@ -198,6 +198,12 @@ static const struct config_key table[] = {
      .max = 3600000,
      .unit = "ms",
      .help = "SIGTERM sends the clients to other gateways, evenly over this time."},
+    {.name = "drain.alternates",
+     .type = CONFIG_STRINGS,
+     .offset = AT(drain_alternates),
+     .def = "[]",
+     .help = "Base URLs to send them to (\"https://rtc-2.example.com\"), where no load balancer stands before the "
+             "gateways; empty: clients use the URLs that they have."},
     {.name = "drain.deadline_ms",
      .type = CONFIG_INT,
      .offset = AT(drain_deadline_ms),
@@ -205,7 +211,8 @@ static const struct config_key table[] = {
      .min = 0,
      .max = 3600000,
      .unit = "ms",
-     .help = "After SIGTERM the gateway ends after this time in any case."},
+     .help = "Clients that have not gone by then are closed, to resume by themselves; the gateway ends at most 5 s "
+             "later."},
 #define LIMIT(member, def_, min_, max_, unit_, help_)                                                                  \
     {.name = "limits." #member,                                                                                        \
      .type = CONFIG_INT,                                                                                               \
@@ -246,6 +253,10 @@ static void check(const void *loaded, const char *path, struct buf *problems)
                        "limits.resume_window_ms (%lld ms), so that a lost client is noticed long before its window "
                        "ends",
                        (long long)config->limits.resume_window_ms);
+    if (config->drain_spread_ms > config->drain_deadline_ms)
+        config_problem(problems, path, "drain.spread_ms",
+                       "must be at most drain.deadline_ms (%lld ms), or clients would be closed before their turn",
+                       (long long)config->drain_deadline_ms);
     if (config->limits.message_bytes < config->limits.send_bytes + 1024)
         config_problem(problems, path, "limits.send_bytes", "must be at least 1024 less than limits.message_bytes");
 }

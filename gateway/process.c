@@ -12,7 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ERROR_MAX = 512, DRAIN_POLL_MS = 50 };
+enum {
+    ERROR_MAX = 512,
+    DRAIN_POLL_MS = 50,
+    DRAIN_END_MS = 5000, /* for the last sockets to close and the view to let this process go */
+};
 
 struct gateway_process {
     struct loop *loop;
@@ -174,7 +178,9 @@ static struct gateway_options gateway_options_from(const struct gateway_config *
                                       .turn = {.urls = config->turn_urls.values,
                                                .url_count = config->turn_urls.count,
                                                .secret = config->turn_secret,
-                                               .ttl_s = (uint32_t)config->turn_ttl_s}};
+                                               .ttl_s = (uint32_t)config->turn_ttl_s},
+                                      .alternates = config->drain_alternates.values,
+                                      .alternate_count = config->drain_alternates.count};
 #define LIMIT(name, def, min, max, unit, help) options.limits.name = (uint32_t)config->limits.name;
 #include "gateway/limits_table.h"
 #undef LIMIT
@@ -247,7 +253,7 @@ static struct front_demo_key *demo_keys_from(const struct gateway_config *config
 static void on_drain_timer(struct timer *timer, int64_t now_ms)
 {
     struct gateway_process *process = container_of(timer, struct gateway_process, drain_timer);
-    if (front_connections(process->front) > 0) {
+    if (front_connections(process->front) > 0 || !gateway_drained(process->gateway)) {
         timer_set(loop_timers(process->loop), timer, now_ms + DRAIN_POLL_MS);
         return;
     }
@@ -276,9 +282,11 @@ void gateway_process_stop(struct gateway_process *process, bool at_once)
              log_int("spread_ms", process->config->drain_spread_ms));
     process->draining = true;
     front_stop_accepting(process->front);
-    gateway_drain(process->gateway, (uint32_t)process->config->drain_spread_ms, now_ms);
+    gateway_drain(process->gateway, (uint32_t)process->config->drain_spread_ms,
+                  (uint32_t)process->config->drain_deadline_ms, now_ms);
     timer_set(loop_timers(process->loop), &process->drain_timer, now_ms + DRAIN_POLL_MS);
-    timer_set(loop_timers(process->loop), &process->drain_deadline, now_ms + process->config->drain_deadline_ms);
+    timer_set(loop_timers(process->loop), &process->drain_deadline,
+              now_ms + process->config->drain_deadline_ms + DRAIN_END_MS);
 }
 
 /* --- beginning, reload and end -------------------------------------------------------------------------------------

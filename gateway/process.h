@@ -42,6 +42,7 @@ struct gateway_config {
     int64_t turn_ttl_s;
     bool demo;
     int64_t drain_spread_ms, drain_deadline_ms;
+    struct config_strings drain_alternates;
 #define LIMIT(name, def, min, max, unit, help) int64_t name;
     struct {
 #include "gateway/limits_table.h"

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SYNC_RETRY_MS = 500, POSITIONS_PER_ITEM = 256 };
+enum { SYNC_RETRY_MS = 500 };
 
 static void ask_room_sync(struct gw_room *room, int64_t now_ms);
 
@@ -60,6 +60,7 @@ struct gw_room *room_open(struct gateway *gateway, const char *project, const ch
     room->name = mem_strdup(name);
     room_region(name, room->region);
     list_init(&room->sessions);
+    list_init(&room->resync_link);
     timer_init(&room->sync_timer, on_sync_timer);
     HASH_ADD(hh, gateway->rooms, key, sizeof room->key, room);
     room_find_owner(room);
@@ -71,6 +72,7 @@ void room_close_if_empty(struct gw_room *room)
     if (!list_empty(&room->sessions))
         return;
     timer_cancel(room->gateway->wheel, &room->sync_timer);
+    resync_drop_room(room);
     HASH_DEL(room->gateway->rooms, room);
     free(room->project);
     free(room->name);
@@ -94,58 +96,33 @@ void to_owner(struct gw_room *room, Signalbox__Cluster__V1__Item *item)
     payload_unref(&packed);
 }
 
+void room_position(const struct gw_room *room, Signalbox__Cluster__V1__RoomPosition *position,
+                   Signalbox__Cluster__V1__Epoch *epoch)
+{
+    signalbox__cluster__v1__room_position__init(position);
+    *epoch = epoch_to_proto(&room->epoch);
+    position->room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = (uint8_t *)room->key.bytes};
+    position->epoch = epoch;
+    position->seq = room->seq;
+}
+
 static void ask_room_sync(struct gw_room *room, int64_t now_ms)
 {
     if (room->syncing)
         return;
     room->syncing = true;
     timer_set(room->gateway->wheel, &room->sync_timer, now_ms + SYNC_RETRY_MS);
-    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&room->epoch);
+    Signalbox__Cluster__V1__Epoch epoch;
     Signalbox__Cluster__V1__LinkPositions positions = SIGNALBOX__CLUSTER__V1__LINK_POSITIONS__INIT;
-    Signalbox__Cluster__V1__RoomPosition position = SIGNALBOX__CLUSTER__V1__ROOM_POSITION__INIT;
+    Signalbox__Cluster__V1__RoomPosition position;
     Signalbox__Cluster__V1__RoomPosition *list[1] = {&position};
     Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
-    position.room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
-    position.epoch = &epoch;
-    position.seq = room->seq;
+    room_position(room, &position, &epoch);
     positions.rooms = list;
     positions.n_rooms = 1;
     item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_LINK_POSITIONS;
     item.link_positions = &positions;
     to_owner(room, &item);
-}
-
-void room_ask_positions(struct gateway *gateway, const struct node_address *shard)
-{
-    Signalbox__Cluster__V1__RoomPosition entries[POSITIONS_PER_ITEM];
-    Signalbox__Cluster__V1__RoomPosition *list[POSITIONS_PER_ITEM];
-    Signalbox__Cluster__V1__Epoch epochs[POSITIONS_PER_ITEM];
-    size_t count = 0;
-    struct gw_room *room, *next;
-    HASH_ITER(hh, gateway->rooms, room, next) {
-        next = room->hh.next;
-        if (room->has_epoch && node_address_equal(&room->owner, shard)) {
-            signalbox__cluster__v1__room_position__init(&entries[count]);
-            epochs[count] = epoch_to_proto(&room->epoch);
-            entries[count].room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
-            entries[count].epoch = &epochs[count];
-            entries[count].seq = room->seq;
-            list[count] = &entries[count];
-            count++;
-        }
-        if (count == POSITIONS_PER_ITEM || (next == NULL && count > 0)) {
-            Signalbox__Cluster__V1__LinkPositions positions = SIGNALBOX__CLUSTER__V1__LINK_POSITIONS__INIT;
-            Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
-            positions.rooms = list;
-            positions.n_rooms = count;
-            item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_LINK_POSITIONS;
-            item.link_positions = &positions;
-            struct payload *packed = link_pack_item(&item);
-            gateway->actions.to_shard(gateway->ctx, shard, packed);
-            payload_unref(&packed);
-            count = 0;
-        }
-    }
 }
 
 static void set_epoch(struct gw_room *room, const struct epoch *epoch, uint64_t seq)
@@ -280,12 +257,12 @@ static void deliver_replay(struct gw_room *room, const Signalbox__Cluster__V1__S
 }
 
 /* To an owner that may know nothing of them; what the clients hear begins anew with its answer. */
-static void report_sessions(struct gw_room *room, int64_t now_ms)
+static void report_sessions(struct gw_room *room)
 {
     list_for_each(pos, &room->sessions) {
         struct session *session = container_of(pos, struct session, room_link);
         session->sync = SYNC_WAITING;
-        session_report(session, now_ms);
+        session_report(session);
     }
 }
 
@@ -297,7 +274,8 @@ void room_sync_reply(struct gateway *gateway, const struct node_address *from,
         return;
     stop_syncing(room);
     if (reply->code == SIGNALBOX__V1__CODE__NOT_FOUND) {
-        report_sessions(room, now_ms); /* the owner does not have the room: say again who is in it */
+        report_sessions(room); /* the owner does not have the room: say again who is in it */
+        resync_begin(gateway, now_ms);
         return;
     }
     struct epoch epoch = epoch_from_proto(reply->epoch);
@@ -311,12 +289,13 @@ void room_sync_reply(struct gateway *gateway, const struct node_address *from,
     }
 }
 
-void room_view_changed(struct gw_room *room, int64_t now_ms)
+void room_view_changed(struct gw_room *room)
 {
     struct node_address before = room->owner;
     room_find_owner(room);
     if (node_address_equal(&before, &room->owner))
         return;
     stop_syncing(room);
-    report_sessions(room, now_ms);
+    resync_drop_room(room);
+    report_sessions(room);
 }

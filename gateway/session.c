@@ -33,6 +33,7 @@ struct session *session_new(struct gateway *gateway, const struct sid *sid, stru
     timer_init(&session->repeat_timer, on_repeat);
     timer_init(&session->end_timer, on_end);
     list_init(&session->orphan_link);
+    list_init(&session->resync_link);
     HASH_ADD(hh_connection, gateway->sessions, connection, sizeof session->connection, session);
     return session;
 }
@@ -78,6 +79,7 @@ void session_free(struct session **session_ptr)
         gateway->orphan_count--;
     }
     end_report(session);
+    resync_drop_session(session);
     list_remove(&session->room_link);
     session->room->session_count--;
     room_close_if_empty(session->room);
@@ -181,19 +183,24 @@ static void arm_repeat(struct session *session, int64_t now_ms)
 
 void session_announce(struct session *session, int64_t now_ms)
 {
+    if (list_linked(&session->resync_link))
+        resync_drop_session(session); /* it need not wait any more */
     session->acked_version = 0;
     session->repeats = 0;
     send_state(session, now_ms);
     arm_repeat(session, now_ms);
 }
 
-void session_report(struct session *session, int64_t now_ms)
+void session_report(struct session *session)
 {
     if (session->state == SESSION_BOUND && !session->reporting) {
         session->reporting = true;
         session->gateway->reporting_count++;
     }
-    session_announce(session, now_ms);
+    session->acked_version = 0;
+    timer_cancel(session->gateway->wheel, &session->repeat_timer);
+    resync_drop_session(session); /* what was said before does not count for this report */
+    resync_add_session(session);
 }
 
 void session_changed(struct session *session, int64_t now_ms)
@@ -421,6 +428,7 @@ static void version_acked(struct session *session, uint64_t version, bool first,
         return;
     }
     end_report(session);
+    resync_drop_session(session);
     session->repeats = 0;
     if (session->confirm_pending)
         timer_set(wheel, &session->repeat_timer, now_ms + CONFIRM_DELAY_MS);

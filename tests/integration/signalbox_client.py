@@ -139,6 +139,16 @@ class Client:
         self.send(pb.ClientMessage(hello=pb.Hello(resume_token=self.resume_token, last=last)))
         await self.joined(timeout)
 
+    async def move(self, url, timeout=20):
+        """Section 9, `reconnect`: a second connection, and the first stays until the second has its hello_ok."""
+        first, writer, reader = self.socket, self._writer, self.reader
+        self._cancel(self._ping_timer)
+        self.socket = None
+        await self.resume(url, timeout)
+        await first.close(1001)
+        writer.cancel()
+        await asyncio.gather(reader, writer, return_exceptions=True)
+
     async def joined(self, timeout=20):
         await self.until(lambda: (self.hello_ok is not None and self.synced) or self.close_code is not None, timeout)
         if self.hello_ok is None or self.close_code is not None:
@@ -186,6 +196,8 @@ class Client:
     async def _read(self, socket):
         try:
             async for frame in socket:
+                if socket is not self.socket:
+                    continue  # the new connection asks for what has happened since it was opened
                 message = decode(frame, self.encoding)
                 self.received.append(message)
                 self._restart_ping()
@@ -194,10 +206,11 @@ class Client:
         except websockets.ConnectionClosed:
             pass
         finally:
-            self.close_code = socket.close_code
-            self.close_reason = socket.close_reason or ""
-            self.synced = False
-            self._wake()
+            if socket is self.socket:
+                self.close_code = socket.close_code
+                self.close_reason = socket.close_reason or ""
+                self.synced = False
+                self._wake()
 
     def _wake(self):
         self._changed.set()

@@ -17,7 +17,7 @@ def text(value):
 
 
 class RestartTest(ClusterCase):
-    cluster_options = {"gateways": 2, "shards": 3, "gateway": {"drain": {"spread_ms": 500}}}
+    cluster_options = {"gateways": 2, "shards": 3, "gateway": {"drain": {"spread_ms": 500, "deadline_ms": 4000}}}
 
     async def rooms(self, prefix):
         """Rooms of three, on both gateways and in both encodings; enough of them that every shard has some."""
@@ -86,16 +86,29 @@ class RestartTest(ClusterCase):
         moving = [c for room in rooms.values() for c in room if c.hello_ok.gateway == "gateway-1"]
         staying = [c for room in rooms.values() for c in room if c.hello_ok.gateway == "gateway-2"]
 
+        stubborn = moving[-1]  # one that has never heard of `reconnect`
+        away = {}
+
         async def move(client):
+            await client.until(lambda: client.counts["reconnect"] == 1, 30)
+            self.assertIsNone(client.close_code)
+            away[client.sid] = time.monotonic()
+            await client.move(self.cluster.url(2))
+            self.assertEqual((client.hello_ok.gateway, client.hello_ok.recovered), ("gateway-2", True))
+
+        async def be_closed(client):
             await client.until(lambda: client.close_code is not None, 30)
             self.assertEqual((client.close_code, client.leave.reason, client.leave.action),
                              (4001, pb.GATEWAY_DRAINING, pb.RESUME))
-            self.assertEqual(client.counts["reconnect"], 1)
             await client.resume(self.cluster.url(2))
             self.assertEqual((client.hello_ok.gateway, client.hello_ok.recovered), ("gateway-2", True))
 
+        gateway = self.cluster.gateway(1)
         stopping = asyncio.create_task(self.stop_in_background("gateway-1"))
-        await asyncio.gather(*(move(client) for client in moving))
+        await stubborn.until(lambda: stubborn.counts["reconnect"] == 1 or len(away) > 0, 30)
+        self.assertFalse(gateway.ready())
+        await asyncio.gather(be_closed(stubborn), *(move(client) for client in moving if client is not stubborn))
+        self.assertGreater(max(away.values()) - min(away.values()), 0.3)  # spread_ms is 0.5 s
         await stopping
         self.assertTrue(all(client.close_code is None for client in staying))
         await self.carries_on(rooms, "on the other gateway")

@@ -330,31 +330,100 @@ static int closed_count(void)
     return count;
 }
 
-START_TEST(a_drain_is_paced)
+static void add_other_gateway(void)
+{
+    struct view *view = view_copy(f.view);
+    struct view_node self = {.id = "gw-1", .incarnation = 100}, other = {.id = "gw-2", .incarnation = 200};
+    view_put_gateway(view, &self);
+    view_put_gateway(view, &other);
+    view->number.seq++;
+    view_unref(&f.view);
+    f.view = view;
+    gateway_view(f.gateway, view, f.now_ms);
+}
+
+static int told_count(void)
+{
+    int count = 0;
+    for (int i = 0; i < CLIENTS; i++)
+        count += received_count(&f, 0, i, BODY(RECONNECT));
+    return count;
+}
+
+static void join_nine(void)
 {
     static const char *const names[] = {"b", "c", "d", "e", "f", "g", "h", "i", "j"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         join_client(&f, names[i], "r", NULL);
-    gateway_drain(f.gateway, 1000, f.now_ms);
-    int before = 0;
-    for (int64_t passed_ms = 100; passed_ms <= 1000; passed_ms += 100) {
+}
+
+START_TEST(a_drain_tells_clients_at_its_pace_and_keeps_them)
+{
+    static char *alternates[] = {(char *)"https://gw-2.example.com"};
+    f.options.alternates = alternates;
+    f.options.alternate_count = 1;
+    gateway_reconfigure(f.gateway, &f.options, f.keyring, &f.token_keys);
+    add_other_gateway();
+    join_nine();
+    int unheard = connect_client(&f); /* has not said hello: nothing to resume */
+    gateway_drain(f.gateway, 1000, 5000, f.now_ms);
+    for (int passed_ms = 100; passed_ms <= 1000; passed_ms += 100) {
         fixture_advance(&f, 100);
-        int closed = closed_count();
-        ck_assert_int_le(closed - before, 4);
-        before = closed;
-        for (int i = 0; i < CLIENTS; i++)
-            if (f.clients[i].client != NULL && f.clients[i].closed) {
-                assert_closed(&f, i, CLOSE_DRAINING, REASON(GATEWAY_DRAINING), ACTION(RESUME));
-                ck_assert_int_eq(received_count(&f, 0, i, BODY(RECONNECT)), 1);
-            }
-        if (passed_ms == 300)
-            ck_assert_int_lt(closed, 10);
+        ck_assert_int_le(told_count(), 11 * passed_ms / 1000 + 1);
+        ck_assert_int_ge(told_count() + 1, 11 * (passed_ms - 100) / 1000);
     }
     fixture_advance(&f, 100);
-    ck_assert_int_eq(closed_count(), 10);
+    ck_assert_int_eq(told_count(), 10);
+    ck_assert_int_eq(closed_count(), 1);
+    assert_closed(&f, unheard, CLOSE_DRAINING, REASON(GATEWAY_DRAINING), ACTION(RESUME));
+    const Signalbox__V1__Reconnect *reconnect = received(&f, 0, ann, BODY(RECONNECT), 0)->reconnect;
+    ck_assert_uint_gt(reconnect->spread_ms, 0);
+    ck_assert_uint_eq(reconnect->n_alternates, 1);
+    ck_assert_str_eq(reconnect->alternates[0], "https://gw-2.example.com");
+
+    struct refusal refusal;
+    ck_assert(!gateway_ready(f.gateway, &refusal));
     int late = connect_client(&f);
     hello_resume(&f, late, f.clients[ann].resume_token, NULL);
     ck_assert_uint_eq(f.clients[late].close_code, CLOSE_OVERLOADED);
+    disconnect_client(&f, ann, false); /* it has a connection elsewhere */
+    fixture_advance(&f, 3000);
+    ck_assert_int_eq(closed_count(), 2);
+
+    fixture_advance(&f, 1000); /* the deadline */
+    uint32_t latest_ms = 0;
+    for (int i = 1; i < 10; i++) {
+        assert_closed(&f, i, CLOSE_DRAINING, REASON(GATEWAY_DRAINING), ACTION(RESUME));
+        const Signalbox__V1__Leave *leave = received(&f, 0, i, BODY(LEAVE), 0)->leave;
+        latest_ms = leave->retry_after_ms > latest_ms ? leave->retry_after_ms : latest_ms;
+    }
+    ck_assert_uint_gt(latest_ms, 1000); /* not all at once */
+}
+END_TEST
+
+START_TEST(a_drain_ends_when_the_owner_knows_of_everybody)
+{
+    add_other_gateway();
+    gateway_drain(f.gateway, 100, 5000, f.now_ms);
+    fixture_advance(&f, 200);
+    ck_assert(!gateway_drained(f.gateway));
+    disconnect_client(&f, ann, false);
+    ck_assert_int_eq((int)last_state(&f, ann)->state, DETACHED);
+    ck_assert(!gateway_drained(f.gateway));
+    deliver_ack(&f, make_ack(&f, last_state(&f, ann)));
+    ck_assert(gateway_drained(f.gateway));
+}
+END_TEST
+
+START_TEST(the_last_gateway_closes_its_clients_in_turn)
+{
+    join_nine();
+    gateway_drain(f.gateway, 1000, 60000, f.now_ms);
+    fixture_advance(&f, 300);
+    ck_assert_int_le(closed_count(), 4);
+    fixture_advance(&f, 800);
+    ck_assert_int_eq(closed_count(), 10);
+    ck_assert_int_eq(told_count(), 0);
     disconnect_client(&f, ann, true); /* answers the close: it has been sent away and will be back */
     ck_assert_int_eq((int)last_state(&f, ann)->state, DETACHED);
 }
@@ -380,7 +449,9 @@ int main(void)
     tcase_add_test(tcase, the_owner_closes_a_session);
     tcase_add_test(tcase, leaving_by_token);
     tcase_add_test(tcase, an_older_token_does_not_end_a_newer_binding);
-    tcase_add_test(tcase, a_drain_is_paced);
+    tcase_add_test(tcase, a_drain_tells_clients_at_its_pace_and_keeps_them);
+    tcase_add_test(tcase, a_drain_ends_when_the_owner_knows_of_everybody);
+    tcase_add_test(tcase, the_last_gateway_closes_its_clients_in_turn);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

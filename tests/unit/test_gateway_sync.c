@@ -391,6 +391,45 @@ START_TEST(a_bus_that_comes_and_goes)
 }
 END_TEST
 
+/* A gateway of thousands, all of whom a new owner must be told of. */
+START_TEST(a_resync_is_paced_by_its_acknowledgements)
+{
+    enum { ROOMS = 40, WINDOW = 256 };
+    char name[32], identity[32];
+    int sessions = 2;
+    for (int i = 0; i < 2 * WINDOW; i++, sessions++) {
+        snprintf(name, sizeof name, "room-%d", i % ROOMS);
+        snprintf(identity, sizeof identity, "p%d", i);
+        int client = join_client(&f, identity, name, NULL);
+        disconnect_client(&f, client, false);
+        deliver_ack(&f, make_ack(&f, newest_state(&f)));
+    }
+    ck_assert_uint_eq(gateway_stats(f.gateway).sessions, (size_t)sessions);
+    size_t since = f.sent_count;
+    fixture_next_owner(&f);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), WINDOW);
+    ck_assert_int_ne(view_number_compare(gateway_reported(f.gateway), f.view->number), 0);
+    fixture_advance(&f, 100); /* nothing is acknowledged: nothing further is said */
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), WINDOW);
+    for (int acked = 0; acked < sessions; acked++) {
+        deliver_ack(&f, make_ack(&f, sent(&f, since, ITEM(SESSION_STATE), acked)->session_state));
+        if (acked % 100 == 0)
+            fixture_advance(&f, 10);
+        ck_assert_int_le(sent_count(&f, since, ITEM(SESSION_STATE)), acked + 1 + WINDOW);
+        if (acked + 1 == sent_count(&f, since, ITEM(SESSION_STATE)))
+            fixture_advance(&f, 10);
+    }
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), sessions);
+    ck_assert_int_eq(view_number_compare(gateway_reported(f.gateway), f.view->number), 0);
+
+    since = f.sent_count;
+    gateway_gap(f.gateway, &f.shard, f.now_ms);
+    gateway_gap(f.gateway, &f.shard, f.now_ms); /* while the first is worked off */
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), WINDOW);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("gateway_sync");
@@ -410,6 +449,7 @@ int main(void)
     tcase_add_test(tcase, an_owner_that_lost_the_room_is_told_again);
     tcase_add_test(tcase, not_owner_is_told_again_or_waits);
     tcase_add_test(tcase, a_bus_that_comes_and_goes);
+    tcase_add_test(tcase, a_resync_is_paced_by_its_acknowledgements);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

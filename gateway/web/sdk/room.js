@@ -16,7 +16,7 @@ const CONNECT_TIMEOUT_MS = 30000;
  *   await room.localParticipant.publish(cameraTrack);
  *
  * Events
- *   connecting, connected, reconnecting, resumed({recovered}), rejoined, degraded({reason}), restored,
+ *   connecting, connected, reconnecting, moving({spreadMs}), resumed({recovered}), rejoined, degraded({reason}), restored,
  *   disconnected({reason, message}), stateChanged(state)
  *   participantConnected(p), participantDisconnected(p, reason), participantUpdated(p)
  *   trackPublished / trackUnpublished / trackMuted / trackUnmuted (publication, participant)
@@ -243,6 +243,7 @@ export class Room extends Emitter {
     session.on('signals', (signals) => signals.forEach((signal) => this.#onSignal(signal)));
     session.on('degraded', ({ degraded = false, reason = '' }) => this.#setDegraded(degraded, reason));
     session.on('moved', (moved) => this.#onMoved(moved));
+    session.on('moving', (info) => this.emit('moving', info));
     session.on('iceServers', (servers) => this.#onIceServers(servers));
     session.on('roundTrip', (rttMs) => {
       this.rttMs = rttMs;

@@ -21,7 +21,7 @@ const RETRY_LATER = new Set(['THROTTLED', 'RETRY', 'UNAVAILABLE', 'WOULD_BLOCK',
  * One participant's place in a room over as many connections as it takes: joining, resuming, joining afresh, and what the
  * protocol asks of a client in between. Knows nothing of media.
  *
- * Events: state(state), hello(helloOk, {fresh}), synced(), changes(list), directed(peer, message), undeliverable(peer,
+ * Events: state(state), moving({spreadMs}), hello(helloOk, {fresh}), synced(), changes(list), directed(peer, message), undeliverable(peer,
  * reason), drained(peer), signals(list), degraded({degraded, reason}), moved({shard, epoch}), throttled(info),
  * dropped(counts), iceServers(list), roundTrip(ms), ended(SignalboxError)
  */
@@ -208,6 +208,7 @@ export class Session extends Emitter {
     else return;
     // A planned move that failed changes nothing while the connection that it should replace still stands.
     if (this.#connection && end.action !== 'rejoin') {
+      this.#rotateBases();
       this.#retry(end.delayMs);
       return;
     }
@@ -218,7 +219,7 @@ export class Session extends Emitter {
     }
     if (end.action === 'rejoin') this.#forgetSession();
     // A host that does not answer may be the one that is down: the others get their turn.
-    if (code === 1006 && this.#bases.length > 1) this.#bases.push(this.#bases.shift());
+    if (code === 1006 || end.reason === 'GATEWAY_DRAINING') this.#rotateBases();
     this.#setState(this.state === 'connecting' ? 'connecting' : 'reconnecting');
     this.#retry(end.delayMs);
   }
@@ -245,6 +246,10 @@ export class Session extends Emitter {
     this.#makeLinks();
     this.roster.restart();
     this.#synced = false;
+  }
+
+  #rotateBases() {
+    this.#bases.push(this.#bases.shift());
   }
 
   #retry(delayMs) {
@@ -430,9 +435,12 @@ export class Session extends Emitter {
   }
 
   #receiveReconnect({ spreadMs = 0, alternates = [] }) {
+    // This gateway's own address comes last: it takes nobody in any more.
+    this.#rotateBases();
     if (alternates.length > 0) this.#bases = [...new Set([...alternates.map(webSocketBase), ...this.#bases])];
     clearTimeout(this.#retryTimer);
     this.#retryTimer = setTimeout(() => this.#attempt(), Math.random() * spreadMs);
+    this.emit('moving', { spreadMs });
   }
 
   // Upkeep
