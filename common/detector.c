@@ -355,13 +355,12 @@ bool detector_probe(struct detector *detector, struct node_address *ret_node, in
     return false;
 }
 
-struct view_number detector_settled(const struct detector *detector, struct view_number own_marker, uint64_t except)
+struct view_number detector_settled(const struct detector *detector, struct view_number own_marker)
 {
     struct view_number settled = own_marker;
     struct peer *peer, *next;
     HASH_ITER(hh, detector->peers, peer, next)
-        if (peer->address.kind == NODE_SHARD && peer->address.incarnation != except &&
-            view_number_compare(peer->marker, settled) < 0)
+        if (peer->address.kind == NODE_SHARD && view_number_compare(peer->marker, settled) < 0)
             settled = peer->marker;
     return settled;
 }

@@ -74,8 +74,8 @@ bool detector_proposes(const struct detector *detector, int64_t now_ms);
 bool detector_may_act(const struct detector *detector, int64_t now_ms);
 /* The next silent process that should be probed for a subscription, at most every `suspect_ms` each; false if none. */
 bool detector_probe(struct detector *detector, struct node_address *ret_node, int64_t now_ms);
-/* The newest view whose markers all shards have reached, but for the incarnation `except` (0: none). */
-struct view_number detector_settled(const struct detector *detector, struct view_number own_marker, uint64_t except);
+/* The lowest of the markers of all shards of the view. */
+struct view_number detector_settled(const struct detector *detector, struct view_number own_marker);
 /* All gateways of the view have reported what they hold, up to `number`. */
 bool detector_reported(const struct detector *detector, struct view_number number);
 

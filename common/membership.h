@@ -49,6 +49,7 @@ extern const struct membership_times membership_default_times;
 
 struct membership_actions {
     void (*read_last)(void *ctx);
+    void (*read)(void *ctx, uint64_t seq);
     void (*append)(void *ctx, const struct view *entry, uint64_t expected_last_seq);
     /* On core NATS, for everyone who is not the appender. */
     void (*announce)(void *ctx, const struct view *view);
@@ -56,7 +57,8 @@ struct membership_actions {
     void (*heartbeat)(void *ctx);
     /* Shards: is there a subscription to this process's inbox? membership_gone() if not. */
     void (*probe)(void *ctx, const struct node_address *node);
-    /* A newer view is in force; `old` is the one before it, or NULL. */
+    /* A newer view is in force; `old` is the one before it, or NULL. They come in the log's order
+     * from the last settled one on, without a gap unless entries were lost. */
     void (*view)(void *ctx, struct view *old, struct view *view, int64_t now_ms);
     void (*state)(void *ctx, enum membership_state state, int64_t now_ms);
     /* Unix time, for the number of a new generation. */
@@ -94,11 +96,16 @@ void membership_heard(struct membership *membership, const struct node_address *
 void membership_learn(struct membership *membership, struct view *view, int64_t now_ms);
 /* Outcome of read_last: `view` is NULL unless result is VIEWLOG_OK. */
 void membership_read_done(struct membership *membership, enum viewlog_result result, struct view *view, int64_t now_ms);
+/* Outcome of read; as above. */
+void membership_entry_done(struct membership *membership, enum viewlog_result result, struct view *view,
+                           int64_t now_ms);
 void membership_append_done(struct membership *membership, enum viewlog_result result, uint64_t seq, int64_t now_ms);
 
 enum membership_state membership_state(const struct membership *membership);
 const char *membership_state_name(enum membership_state state);
-/* The newest view known; NULL before the first. Borrowed. */
+/* The view in force; NULL before the first. Borrowed. */
 struct view *membership_view(const struct membership *membership);
+/* In state REMOVED: whether another process has taken this one's id, rather than the others having held it for gone. */
+bool membership_was_replaced(const struct membership *membership);
 
 #endif

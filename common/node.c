@@ -110,17 +110,21 @@ static void on_release(struct loop_task *task)
 
 /* --- membership -------------------------------------------------------------------------------------------------- */
 
+static struct view *unpack_entry(enum viewlog_result result, uint64_t seq, const uint8_t *data, size_t size)
+{
+    struct view *view = result == VIEWLOG_OK ? view_unpack(data, size, seq) : NULL;
+    if (result == VIEWLOG_OK && view == NULL)
+        log_error("view_entry_malformed", log_uint("seq", seq), log_uint("bytes", size));
+    return view;
+}
+
 static void on_read_done(void *ctx, enum viewlog_result result, uint64_t seq, const uint8_t *data, size_t size,
                          const char *detail)
 {
     struct node *node = ctx;
-    struct view *view = NULL;
+    struct view *view = unpack_entry(result, seq, data, size);
     if (result == VIEWLOG_OK) {
-        view = view_unpack(data, size, seq);
-        if (view == NULL) {
-            log_error("view_entry_malformed", log_uint("seq", seq), log_uint("bytes", size));
-            result = VIEWLOG_FAILED;
-        }
+        result = view != NULL ? VIEWLOG_OK : VIEWLOG_FAILED;
     } else if (result == VIEWLOG_REFUSED && membership_view(node->membership) == NULL) {
         node->handlers.fatal(node->ctx, detail);
     } else if (result != VIEWLOG_EMPTY) {
@@ -134,6 +138,25 @@ static void on_read_last(void *ctx)
 {
     struct node *node = ctx;
     viewlog_read_last(node->viewlog, on_read_done, node);
+}
+
+static void on_entry_done(void *ctx, enum viewlog_result result, uint64_t seq, const uint8_t *data, size_t size,
+                          const char *detail)
+{
+    struct node *node = ctx;
+    struct view *view = unpack_entry(result, seq, data, size);
+    if (result == VIEWLOG_OK && view == NULL)
+        result = VIEWLOG_GONE; /* what it said is lost, as if it had been truncated */
+    else if (result != VIEWLOG_OK)
+        log_warn("view_log_read_failed", log_str("reason", detail));
+    membership_entry_done(node->membership, result, view, loop_now_ms(node->loop));
+    view_unref(&view);
+}
+
+static void on_read(void *ctx, uint64_t seq)
+{
+    struct node *node = ctx;
+    viewlog_read(node->viewlog, seq, on_entry_done, node);
 }
 
 static void on_append_done(void *ctx, enum viewlog_result result, uint64_t seq, const char *detail)
@@ -472,6 +495,7 @@ struct node *node_open(struct loop *loop, const struct node_options *options, co
                                                        .view = on_link_view};
     node->links = links_new(&node->self, &link_handlers, node);
     static const struct membership_actions actions = {.read_last = on_read_last,
+                                                      .read = on_read,
                                                       .append = on_append,
                                                       .announce = on_announce,
                                                       .heartbeat = on_heartbeat,
@@ -555,12 +579,7 @@ struct view_number node_marker(const struct node *node)
 
 bool node_was_replaced(const struct node *node)
 {
-    struct view *view = membership_view(node->membership);
-    const struct view_node *listed = NULL;
-    if (view != NULL)
-        listed = node->self.kind == NODE_SHARD ? view_find_shard(view, node->self.id)
-                                               : view_find_gateway(view, node->self.id);
-    return listed != NULL && listed->incarnation != node->self.incarnation;
+    return membership_was_replaced(node->membership);
 }
 
 bool node_bus_up(const struct node *node)

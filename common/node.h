@@ -29,7 +29,8 @@ struct node_options {
 struct node_handlers {
     void (*item)(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item, int64_t now_ms);
     void (*gap)(void *ctx, const struct node_address *from, int64_t now_ms);
-    /* A newer view is in force; borrowed. */
+    /* A newer view is in force; borrowed. In the log's order from the last settled one on, without a gap
+     * unless entries were lost. */
     void (*view)(void *ctx, struct view *view, int64_t now_ms);
     void (*bus)(void *ctx, bool up, int64_t now_ms);
     void (*state)(void *ctx, enum membership_state state, int64_t now_ms);

@@ -294,7 +294,7 @@ static void handle(struct world *world, struct event *event)
         event->at_ms = process->paused_until_ms;
         cluster_push(world, *event);
         return;
-    } else if (event->kind == EVENT_LOG_READ || event->kind == EVENT_LOG_APPEND) {
+    } else if (event->kind == EVENT_LOG_READ || event->kind == EVENT_LOG_ENTRY || event->kind == EVENT_LOG_APPEND) {
         cluster_log_handle(world, event);
     } else if (event->conn != NULL) {
         handle_client_event(world, event);

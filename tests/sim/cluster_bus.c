@@ -178,7 +178,9 @@ void cluster_log_handle(struct world *world, struct event *event)
 {
     struct process *from = event->from;
     bool append = event->kind == EVENT_LOG_APPEND;
-    struct event answer = {.kind = append ? EVENT_LOG_APPEND_DONE : EVENT_LOG_READ_DONE,
+    struct event answer = {.kind = append                           ? EVENT_LOG_APPEND_DONE
+                                   : event->kind == EVENT_LOG_ENTRY ? EVENT_LOG_ENTRY_DONE
+                                                                    : EVENT_LOG_READ_DONE,
                            .process = from,
                            .incarnation = event->incarnation,
                            .result = VIEWLOG_OK};
@@ -201,11 +203,13 @@ void cluster_log_handle(struct world *world, struct event *event)
     } else if (append) {
         answer.result = log_append(world, event);
         answer.number = world->log_count;
+    } else if (event->kind == EVENT_LOG_ENTRY && (event->number == 0 || event->number > world->log_count)) {
+        answer.result = VIEWLOG_GONE;
     } else if (world->log_count == 0) {
         answer.result = VIEWLOG_EMPTY;
     } else {
-        answer.number = world->log_count;
-        answer.bytes = payload_ref(world->log[world->log_count - 1].bytes);
+        answer.number = event->kind == EVENT_LOG_ENTRY ? event->number : world->log_count;
+        answer.bytes = payload_ref(world->log[answer.number - 1].bytes);
     }
     answer.at_ms = cluster_later(world, &from->log_ms, delay_max_ms);
     cluster_push(world, answer);

@@ -75,6 +75,11 @@ static void on_read_last(void *ctx)
     cluster_log_request(ctx, EVENT_LOG_READ, NULL, 0);
 }
 
+static void on_read(void *ctx, uint64_t seq)
+{
+    cluster_log_request(ctx, EVENT_LOG_ENTRY, NULL, seq);
+}
+
 static void on_append(void *ctx, const struct view *entry, uint64_t expected_last_seq)
 {
     struct payload *bytes = view_pack(entry);
@@ -183,19 +188,11 @@ static void on_view(void *ctx, struct view *old, struct view *view, int64_t now_
     process->release_wanted = true;
 }
 
-static bool was_replaced(const struct process *process)
-{
-    const struct view *view = membership_view(process->membership);
-    const struct view_node *listed = process->shard != NULL ? view_find_shard(view, process->address.id)
-                                                            : view_find_gateway(view, process->address.id);
-    return listed != NULL && listed->incarnation != process->address.incarnation;
-}
-
 static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
 {
     struct process *process = ctx;
     cluster_tell(process->world, "%s is %s", process->address.id, membership_state_name(state));
-    if (state == MEMBERSHIP_LEFT || (state == MEMBERSHIP_REMOVED && was_replaced(process)))
+    if (state == MEMBERSHIP_LEFT || (state == MEMBERSHIP_REMOVED && membership_was_replaced(process->membership)))
         process->ended = true;
     else if (state == MEMBERSHIP_REMOVED)
         process->rejoin_wanted = true;
@@ -287,6 +284,12 @@ void wiring_event(struct process *process, struct event *event)
         membership_read_done(process->membership, event->result, view, now_ms);
         view_unref(&view);
         break;
+    case EVENT_LOG_ENTRY_DONE:
+        if (event->result == VIEWLOG_OK)
+            view = view_unpack(event->bytes->data, event->bytes->size, event->number);
+        membership_entry_done(process->membership, event->result, view, now_ms);
+        view_unref(&view);
+        break;
     case EVENT_LOG_APPEND_DONE:
         membership_append_done(process->membership, event->result, event->number, now_ms);
         break;
@@ -328,6 +331,7 @@ void wiring_open_node(struct process *process)
                                                        .gap = on_link_gap,
                                                        .view = on_link_view};
     static const struct membership_actions actions = {.read_last = on_read_last,
+                                                      .read = on_read,
                                                       .append = on_append,
                                                       .announce = on_announce,
                                                       .heartbeat = on_heartbeat,

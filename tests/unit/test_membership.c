@@ -12,8 +12,10 @@ static struct membership *membership;
 static int64_t now_ms;
 
 /* What the actions asked for. */
-static unsigned reads, appends, heartbeats, announcements, probes;
-static uint64_t expected_seq;
+static unsigned reads, entry_reads, appends, heartbeats, announcements, probes;
+static uint64_t expected_seq, entry_seq;
+static uint64_t seen[16]; /* sequences of the views that came into force */
+static unsigned seen_count;
 static struct view *proposed; /* of the last append */
 static enum membership_state states[16];
 static unsigned state_count;
@@ -21,6 +23,12 @@ static unsigned state_count;
 static void on_read_last(void *ctx)
 {
     reads++;
+}
+
+static void on_read(void *ctx, uint64_t seq)
+{
+    entry_reads++;
+    entry_seq = seq;
 }
 
 static void on_append(void *ctx, const struct view *entry, uint64_t expected_last_seq)
@@ -48,6 +56,7 @@ static void on_probe(void *ctx, const struct node_address *node)
 
 static void on_view(void *ctx, struct view *old, struct view *view, int64_t at_ms)
 {
+    seen[seen_count++] = view->number.seq;
 }
 
 static void on_state(void *ctx, enum membership_state state, int64_t at_ms)
@@ -63,6 +72,7 @@ static int64_t on_wall_s(void *ctx)
 static void begin(enum node_kind kind)
 {
     static const struct membership_actions actions = {.read_last = on_read_last,
+                                                      .read = on_read,
                                                       .append = on_append,
                                                       .announce = on_announce,
                                                       .heartbeat = on_heartbeat,
@@ -78,7 +88,7 @@ static void setup(void)
 {
     now_ms = 1000;
     timer_wheel_init(&wheel, now_ms);
-    reads = appends = heartbeats = announcements = probes = state_count = 0;
+    reads = entry_reads = seen_count = appends = heartbeats = announcements = probes = state_count = 0;
     expected_seq = 0;
 }
 
@@ -290,9 +300,155 @@ START_TEST(a_restart_takes_the_place_of_its_namesake)
     hear("a", 9, 20);
     hear("b", 9, 20);
     pass(membership_default_times.listen_ms);
+    ck_assert_uint_eq(appends, 1); /* its removal, which must settle first */
+    ck_assert_uint_eq(proposed->shard_count, 1);
+    ck_assert_ptr_null(view_find_shard(proposed, "self"));
+    membership_append_done(membership, VIEWLOG_OK, 21, now_ms);
     ck_assert_uint_eq(appends, 1);
+    hear("a", 9, 21);
+    pass(membership_default_times.heartbeat_ms);
+    ck_assert_uint_eq(appends, 2);
     ck_assert_uint_eq(proposed->shard_count, 2);
     ck_assert_uint_eq(view_find_shard(proposed, "self")->incarnation, SELF);
+    ck_assert_uint_eq(proposed->settled.seq, 21);
+}
+END_TEST
+
+static struct view *settled_view(uint64_t seq, uint64_t settled_seq)
+{
+    struct view *view = make_view(9, seq, "ab");
+    view->settled = (struct view_number){9, settled_seq};
+    return view;
+}
+
+static void entry_done(struct view *take_view)
+{
+    membership_entry_done(membership, VIEWLOG_OK, take_view, now_ms);
+    view_unref(&take_view);
+}
+
+START_TEST(it_begins_with_the_last_settled_view)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(settled_view(23, 20));
+    for (uint64_t seq = 20; seq < 23; seq++) {
+        ck_assert_uint_eq(entry_seq, seq);
+        ck_assert_uint_eq(seen_count, seq - 20);
+        entry_done(settled_view(seq, 19));
+    }
+    const uint64_t expected[] = {20, 21, 22, 23};
+    ck_assert_uint_eq(seen_count, 4);
+    ck_assert_mem_eq(seen, expected, sizeof expected);
+    ck_assert_uint_eq(entry_reads, 3);
+}
+END_TEST
+
+START_TEST(an_entry_that_was_not_announced_is_read_before_the_next)
+{
+    join(NODE_GATEWAY); /* in view 21 */
+    struct view *late = settled_view(24, 21);
+    put_self(late, NODE_GATEWAY, SELF);
+    learn(late);
+    ck_assert_uint_eq(entry_seq, 22);
+    ck_assert_uint_eq(membership_view(membership)->number.seq, 21);
+    struct view *third = settled_view(23, 21), *second = settled_view(22, 21);
+    put_self(second, NODE_GATEWAY, SELF);
+    put_self(third, NODE_GATEWAY, SELF);
+    learn(second); /* announced after all */
+    ck_assert_uint_eq(membership_view(membership)->number.seq, 22);
+    membership_entry_done(membership, VIEWLOG_FAILED, NULL, now_ms);
+    pass(membership_default_times.retry_ms);
+    ck_assert_uint_eq(entry_seq, 23);
+    entry_done(third);
+    ck_assert_uint_eq(membership_view(membership)->number.seq, 24);
+    assert_state(MEMBERSHIP_ACTIVE);
+}
+END_TEST
+
+START_TEST(what_has_settled_is_passed_over)
+{
+    join(NODE_GATEWAY);
+    learn(settled_view(40, 38));
+    ck_assert_uint_eq(entry_seq, 38);
+    entry_done(settled_view(38, 37));
+    entry_done(settled_view(39, 38));
+    ck_assert_uint_eq(seen_count, 5); /* 20, 21, 38, 39, 40 */
+    ck_assert_uint_eq(membership_view(membership)->number.seq, 40);
+}
+END_TEST
+
+START_TEST(a_truncated_log_does_not_stop_it)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(settled_view(23, 20));
+    membership_entry_done(membership, VIEWLOG_GONE, NULL, now_ms);
+    ck_assert_uint_eq(membership_view(membership)->number.seq, 23);
+    ck_assert_uint_eq(seen_count, 1);
+}
+END_TEST
+
+/* A shard that was removed had not reached the view before: nobody may say that this one has settled. */
+START_TEST(a_removed_shard_leaves_nothing_settled_behind)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(make_view(9, 20, "abc"));
+    hear("a", 9, 20);
+    hear("b", 9, 20);
+    hear("c", 9, 19);
+    struct view *without = make_view(9, 21, "ab");
+    without->settled = (struct view_number){9, 19};
+    learn(without);
+    pass(membership_default_times.listen_ms);
+    ck_assert_uint_eq(appends, 0); /* a and b are at 20, c never was */
+    hear("a", 9, 21);
+    hear("b", 9, 21);
+    pass(membership_default_times.heartbeat_ms);
+    ck_assert_uint_eq(appends, 1);
+    ck_assert_uint_eq(proposed->settled.seq, 21);
+}
+END_TEST
+
+/* It joined after 15 s in any case. */
+START_TEST(it_waits_for_the_view_to_settle_for_as_long_as_it_takes)
+{
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(make_view(9, 20, "ab"));
+    for (unsigned i = 0; i < 60; i++) {
+        hear("a", 9, 20);
+        hear("b", 9, 19);
+        pass(500);
+        membership_read_done(membership, VIEWLOG_FAILED, NULL, now_ms); /* the poll's */
+    }
+    ck_assert_uint_eq(appends, 0);
+    hear("b", 9, 20);
+    pass(1000);
+    ck_assert_uint_eq(appends, 1);
+}
+END_TEST
+
+START_TEST(a_joiner_that_removed_an_earlier_start_replaced_it)
+{
+    join(NODE_SHARD);
+    struct view *view = make_view(9, 22, "ab");
+    view->appender = SELF + 1; /* not in the view */
+    learn(view);
+    assert_state(MEMBERSHIP_REMOVED);
+    ck_assert(membership_was_replaced(membership));
+}
+END_TEST
+
+START_TEST(whoever_is_held_for_gone_was_not_replaced)
+{
+    join(NODE_SHARD);
+    struct view *view = make_view(9, 22, "ab");
+    view->appender = 'a';
+    learn(view);
+    assert_state(MEMBERSHIP_REMOVED);
+    ck_assert(!membership_was_replaced(membership));
 }
 END_TEST
 
@@ -639,6 +795,14 @@ int main(void)
     tcase_add_test(tcase, a_failed_append_is_tried_again_later);
     tcase_add_test(tcase, an_abandoned_log_is_left_behind);
     tcase_add_test(tcase, a_restart_takes_the_place_of_its_namesake);
+    tcase_add_test(tcase, it_begins_with_the_last_settled_view);
+    tcase_add_test(tcase, an_entry_that_was_not_announced_is_read_before_the_next);
+    tcase_add_test(tcase, what_has_settled_is_passed_over);
+    tcase_add_test(tcase, a_truncated_log_does_not_stop_it);
+    tcase_add_test(tcase, a_removed_shard_leaves_nothing_settled_behind);
+    tcase_add_test(tcase, it_waits_for_the_view_to_settle_for_as_long_as_it_takes);
+    tcase_add_test(tcase, a_joiner_that_removed_an_earlier_start_replaced_it);
+    tcase_add_test(tcase, whoever_is_held_for_gone_was_not_replaced);
     tcase_add_test(tcase, an_only_shard_does_not_wait_for_its_own_ghost);
     tcase_add_test(tcase, leaving_is_an_append_without_itself);
     tcase_add_test(tcase, who_never_joined_leaves_at_once);

@@ -1,0 +1,68 @@
+/* What the files of membership share and nobody else sees: membership.c (states and heartbeats), membership_follow.c
+ * (views in the log's order), membership_propose.c (what is appended). */
+#ifndef SBX_COMMON_MEMBERSHIP_PRIVATE_H
+#define SBX_COMMON_MEMBERSHIP_PRIVATE_H
+
+#include "common/membership.h"
+
+struct membership {
+    struct node_address self;
+    struct view_node node;
+    struct membership_times times;
+    struct timer_wheel *wheel;
+    struct membership_actions actions;
+    void *ctx;
+
+    enum membership_state state;
+    bool started;
+    struct view *view;     /* in force */
+    struct view *proposed; /* an append is under way */
+    bool reading;
+    bool log_read;                 /* the log was read since the last event that made its content doubtful */
+    struct view_number log_number; /* of the log's last entry, as far as known; seq 0: it is empty */
+    int64_t next_read_ms;          /* not before: what was heard of may not be in the log at all */
+    struct detector *detector;     /* shards; NULL in gateways */
+    struct view_number marker;
+    int64_t beat_ms;   /* when the last heartbeat went out */
+    int64_t tick_ms;   /* when others were last looked at */
+    int64_t proved_ms; /* when an append to prove this process was tried */
+    int64_t proposed_ms;
+    bool proposal_stale; /* the process was asleep or off the bus since: the append proves nothing any more */
+    int64_t listening_since_ms;
+    bool heard_shard; /* a shard of the newest view was heard since listening began, or not long ago */
+    int64_t heard_shard_ms;
+    struct view_number heard_view; /* the newest that anybody spoke of */
+    struct timer step_timer, heartbeat_timer, poll_timer;
+
+    /* membership_follow.c */
+    struct view *ahead; /* newer than the one in force; waits for the entries before it */
+    uint64_t next_seq;  /* the next of those */
+    bool fetching;
+    struct view_number removed_at; /* the newest view known that lacks a shard of the one before it */
+};
+
+/* membership.c */
+void membership_step(struct membership *m, int64_t now_ms);
+void membership_enter(struct membership *m, enum membership_state state, int64_t now_ms);
+void membership_read_log(struct membership *m);
+/* Whoever has this process's id in `view`. */
+const struct view_node *membership_namesake(const struct membership *m, const struct view *view);
+/* This very process in `view` (which may be NULL), or NULL. */
+const struct view_node *membership_find_self(const struct membership *m, const struct view *view);
+bool membership_is_abandoned(const struct membership *m);
+
+/* membership_follow.c: asks for the next of the missing entries, if it is not being asked for. */
+void follow_fetch(struct membership *m);
+
+/* membership_propose.c */
+/* The newest view that is known to have settled. */
+struct view_number propose_settled(const struct membership *m);
+bool propose_is_settled(const struct membership *m);
+/* A joining shard: whether it must let the last view settle first. */
+bool propose_must_wait(const struct membership *m);
+/* Joining and leaving. */
+void propose_self(struct membership *m, int64_t now_ms);
+/* What an active shard appends on others' account, or to prove itself. */
+void propose_maintenance(struct membership *m, int64_t now_ms);
+
+#endif
