@@ -55,6 +55,11 @@ void bucket_force(struct bucket *bucket, const struct bucket_limit *limit, uint3
         bucket->milli = -DEBT_MAX_MILLI;
 }
 
+int64_t bucket_level(const struct bucket *bucket, const struct bucket_limit *limit, int64_t now_ms)
+{
+    return limit->rate_per_s == 0 ? UINT32_MAX : milli_at(bucket, limit, now_ms) / 1000;
+}
+
 uint32_t bucket_wait_ms(const struct bucket *bucket, const struct bucket_limit *limit, uint32_t cost, int64_t now_ms)
 {
     if (limit->rate_per_s == 0)

@@ -22,6 +22,8 @@ void bucket_init(struct bucket *bucket, const struct bucket_limit *limit, int64_
 bool bucket_take(struct bucket *bucket, const struct bucket_limit *limit, uint32_t cost, int64_t now_ms);
 /* Takes them in any case: for what must not be refused but must be paid for. */
 void bucket_force(struct bucket *bucket, const struct bucket_limit *limit, uint32_t cost, int64_t now_ms);
+/* Whole units that are there; negative in debt. UINT32_MAX if unlimited. */
+int64_t bucket_level(const struct bucket *bucket, const struct bucket_limit *limit, int64_t now_ms);
 /* Milliseconds until `cost` units will be there; 0 if they are. A cost beyond the burst never will be: the time in
  * which an empty bucket fills, so that the caller waits in any case. */
 uint32_t bucket_wait_ms(const struct bucket *bucket, const struct bucket_limit *limit, uint32_t cost, int64_t now_ms);

@@ -29,6 +29,7 @@ enum {
     JWT_REGIONS_MAX = 64,
     JWT_ATTRIBUTES_MAX = 64,
     JWT_RESUME_WINDOW_MAX_S = 86400,
+    JWT_BUDGET_PERCENT_MAX = 10000,
 };
 
 enum jwt_result {
@@ -74,6 +75,8 @@ struct jwt_claims {
     size_t attribute_count;
     int64_t not_before_s, expires_s; /* Unix time; not_before_s is 0 if absent */
     uint32_t resume_window_s;        /* Signalbox: `resumeWindow`, 0 if absent */
+    /* Signalbox: `budgetPercent`, `roomBudgetPercent`, of the configured limits; 0 if absent */
+    uint32_t budget_percent, room_budget_percent;
     struct jwt_grants video;
 };
 

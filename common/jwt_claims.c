@@ -181,6 +181,18 @@ static bool read_registered(const json_t *json, struct jwt_claims *claims)
            read_name(json, "sub", IDENTITY_MAX, claims->identity);
 }
 
+/* 1 to the maximum, or absent. */
+static bool read_percent(const json_t *json, const char *name, uint32_t *ret_percent)
+{
+    const json_t *value = json_object_get(json, name);
+    if (!value)
+        return true;
+    if (!json_is_integer(value) || json_integer_value(value) < 1 || json_integer_value(value) > JWT_BUDGET_PERCENT_MAX)
+        return false;
+    *ret_percent = (uint32_t)json_integer_value(value);
+    return true;
+}
+
 enum jwt_result jwt_claims_read(const json_t *json, struct jwt_claims *ret_claims)
 {
     struct jwt_claims claims = {0};
@@ -188,7 +200,8 @@ enum jwt_result jwt_claims_read(const json_t *json, struct jwt_claims *ret_claim
     if (!read_registered(json, &claims) || !read_string(json, "name", &claims.name) ||
         !read_string(json, "metadata", &claims.metadata) || !read_attributes(json, &claims) ||
         !read_seconds(json, "resumeWindow", JWT_RESUME_WINDOW_MAX_S, &resume_window_s) ||
-        !read_grants(json, &claims.video)) {
+        !read_percent(json, "budgetPercent", &claims.budget_percent) ||
+        !read_percent(json, "roomBudgetPercent", &claims.room_budget_percent) || !read_grants(json, &claims.video)) {
         jwt_claims_done(&claims);
         return JWT_CLAIMS;
     }

@@ -78,11 +78,21 @@ METRIC(M_FANOUT_QUEUE_DEPTH, TIER_BOTH, METRIC_GAUGE, "fanout_queue_depth", NULL
 METRIC(M_SIGNALS_COALESCED, TIER_SHARD, METRIC_COUNTER, "signalbox_signals_coalesced_total", NULL, NULL,
        "Ephemeral signals replaced by a later one of the same sender and key before they were sent")
 METRIC(M_UPDATES_DROPPED, TIER_BOTH, METRIC_COUNTER, "rtc_room_updates_dropped_total", "class", METRIC_CLASSES,
-       "Updates dropped because a budget or a queue was short")
+       "Updates dropped because a budget or a queue was short, by class")
+METRIC(M_UPDATES_DROPPED_REASON, TIER_BOTH, METRIC_COUNTER, "signalbox_updates_dropped_total", "reason",
+       "room_budget,room_queue,receiver_away,client_queue,gateway_memory",
+       "The same, by what was short: the room's budget, the room's waiting updates, the receiver's connection, the "
+       "client's queue, the gateway's memory")
+METRIC(M_ROOM_THROTTLED, TIER_SHARD, METRIC_COUNTER, "signalbox_room_throttled_total", "budget",
+       "joins,p1_negotiation,p2_candidates,p3_membership,p4_ephemeral,bytes,delivery",
+       "What rooms asked for beyond their budgets: joins and changes wait, messages are refused with a time, signals "
+       "are dropped")
+METRIC(M_ROOM_TURNS_CUT, TIER_SHARD, METRIC_COUNTER, "signalbox_room_turns_cut_total", NULL, NULL,
+       "Times that a room had more to publish than its share of a turn and let others go first")
 METRIC(M_RELAYS, TIER_SHARD, METRIC_COUNTER, "signalbox_relays_total", "kind",
        "unspecified,offer,answer,candidate,candidates_done,application,ack", "Directed messages passed on")
 METRIC(M_RELAYS_REFUSED, TIER_SHARD, METRIC_COUNTER, "signalbox_relays_refused_total", "reason",
-       "stale_sender,no_receiver,receiver_detached", "Directed messages that could not be passed on")
+       "stale_sender,no_receiver,receiver_detached,throttled", "Directed messages that could not be passed on")
 METRIC(M_SYNCS, TIER_SHARD, METRIC_COUNTER, "signalbox_syncs_total", "answer",
        "replay,snapshot,page,cursor_gone,no_room", "What was sent to those who had missed something")
 METRIC(M_ICE_STATES, TIER_SHARD, METRIC_COUNTER, "signalbox_ice_states_total", "state",
@@ -164,8 +174,8 @@ METRIC(M_DRAINED_CLIENTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_drained_clien
        "Clients that a drain sent away: told to resume elsewhere, or closed because they did not go in time or had "
        "nowhere "
        "to go")
-METRIC(M_THROTTLED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_throttled_total", "budget", "messages,bytes",
-       "Messages from clients that were over the connection's budget")
+METRIC(M_THROTTLED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_throttled_total", "budget", "messages,bytes,room",
+       "Messages from clients that were over the connection's budget of messages or bytes, or over their room's")
 METRIC(M_TOKENS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_access_tokens_total", "outcome",
        "ok,malformed,too_large,algorithm,unknown_key,signature,expired,not_yet_valid,claims",
        "Access tokens checked, by outcome")

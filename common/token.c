@@ -75,6 +75,8 @@ static size_t content_pack(const struct resume_token *token, uint8_t *content)
     message.joined_at_ms = token->joined_at_ms;
     message.access_expires_s = token->access_expires_s;
     message.resume_window_ms = token->resume_window_ms;
+    message.budget_percent = token->budget_percent;
+    message.room_budget_percent = token->room_budget_percent;
     assert(signalbox__cluster__v1__resume_token__get_packed_size(&message) <= CONTENT_MAX);
     return signalbox__cluster__v1__resume_token__pack(&message, content);
 }
@@ -127,6 +129,8 @@ static bool content_read(const Signalbox__Cluster__V1__ResumeToken *message, str
     token->joined_at_ms = message->joined_at_ms;
     token->access_expires_s = message->access_expires_s;
     token->resume_window_ms = message->resume_window_ms;
+    token->budget_percent = message->budget_percent;
+    token->room_budget_percent = message->room_budget_percent;
     return true;
 }
 

@@ -58,6 +58,7 @@ struct resume_token {
     uint32_t kind; /* signalbox.v1.Participant.Kind */
     int64_t joined_at_ms, access_expires_s;
     uint32_t resume_window_ms;
+    uint32_t budget_percent, room_budget_percent; /* 0: as configured */
 };
 
 /* Stable snake_case name, for metrics labels, problem bodies and logs. */

@@ -189,10 +189,8 @@ void front_send(void *transport, struct outmsg *message, enum message_class clas
     enum outqueue_result result =
         outqueue_push(&conn->queue, &conn->front->queue_limits, conn->encoding, message, class, &drops);
     account(conn, bytes, count);
-    if (drops.membership > 0)
-        metric_add_at(M_UPDATES_DROPPED, CLASS_MEMBERSHIP, drops.membership);
-    if (drops.ephemeral > 0)
-        metric_add_at(M_UPDATES_DROPPED, CLASS_EPHEMERAL, drops.ephemeral);
+    count_dropped(CLASS_MEMBERSHIP, DROP_CLIENT_QUEUE, drops.membership);
+    count_dropped(CLASS_EPHEMERAL, DROP_CLIENT_QUEUE, drops.ephemeral);
     conn->drops.membership += drops.membership;
     conn->drops.ephemeral += drops.ephemeral;
     if (result == OUTQUEUE_SLOW)

@@ -10,6 +10,9 @@
 
 enum { NOT_READY_RETRY_MS = 2000, STRIKES_PER_MALFORMED = 20 };
 
+/* Label values of M_THROTTLED. */
+enum { THROTTLED_MESSAGES, THROTTLED_BYTES, THROTTLED_ROOM };
+
 const struct gateway_limits gateway_default_limits = {
 #define LIMIT(name, def, min, max, unit, help) .name = def,
 #include "gateway/limits_table.h"
@@ -114,14 +117,33 @@ static void on_hello_timeout(struct timer *timer, int64_t now_ms)
                SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "no hello has come in time");
 }
 
-static struct bucket_limit message_budget(const struct gateway_limits *limits)
+/* A configured limit as the client's token scales it; never scaled down to 0, which would mean unlimited. */
+static uint32_t scaled(uint32_t limit, const struct client *client)
 {
-    return (struct bucket_limit){.rate_per_s = limits->messages_per_s, .burst = limits->messages_burst};
+    uint64_t value = (uint64_t)limit * client->budget_percent / 100;
+    return value == 0 ? 1 : value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
 }
 
-static struct bucket_limit byte_budget(const struct gateway_limits *limits)
+static struct bucket_limit message_budget(const struct client *client)
 {
-    return (struct bucket_limit){.rate_per_s = limits->bytes_per_s, .burst = limits->bytes_burst};
+    const struct gateway_limits *limits = &client->gateway->options.limits;
+    return (struct bucket_limit){.rate_per_s = scaled(limits->messages_per_s, client),
+                                 .burst = scaled(limits->messages_burst, client)};
+}
+
+static struct bucket_limit byte_budget(const struct client *client)
+{
+    const struct gateway_limits *limits = &client->gateway->options.limits;
+    return (struct bucket_limit){.rate_per_s = scaled(limits->bytes_per_s, client),
+                                 .burst = scaled(limits->bytes_burst, client)};
+}
+
+void client_set_budget(struct client *client, uint32_t percent, int64_t now_ms)
+{
+    client->budget_percent = percent > 0 ? percent : CLIENT_BUDGET_PERCENT;
+    struct bucket_limit messages = message_budget(client), bytes = byte_budget(client);
+    bucket_init(&client->messages, &messages, now_ms);
+    bucket_init(&client->bytes, &bytes, now_ms);
 }
 
 struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
@@ -134,9 +156,7 @@ struct client *gateway_client_open(struct gateway *gateway, void *transport, str
     client->claims = take_claims;
     list_prepend(&gateway->clients, &client->link);
     gateway->client_count++;
-    struct bucket_limit messages = message_budget(limits), bytes = byte_budget(limits);
-    bucket_init(&client->messages, &messages, now_ms);
-    bucket_init(&client->bytes, &bytes, now_ms);
+    client_set_budget(client, 0, now_ms);
     timer_init(&client->hello_timer, on_hello_timeout);
     timer_set(gateway->wheel, &client->hello_timer, now_ms + limits->hello_timeout_ms);
     return client;
@@ -163,11 +183,12 @@ static bool strike(struct client *client, uint32_t strikes, uint16_t close_code,
     return true;
 }
 
-static void tell_throttled(struct client *client, const char *budget, uint32_t retry_after_ms)
+static void tell_throttled(struct client *client, Signalbox__V1__Throttled__Scope scope, const char *budget,
+                           uint32_t retry_after_ms)
 {
     Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
     Signalbox__V1__Throttled throttled = SIGNALBOX__V1__THROTTLED__INIT;
-    throttled.scope = SIGNALBOX__V1__THROTTLED__SCOPE__CONNECTION;
+    throttled.scope = scope;
     throttled.budget = (char *)budget;
     throttled.retry_after_ms = retry_after_ms;
     message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_THROTTLED;
@@ -179,21 +200,20 @@ static void tell_throttled(struct client *client, const char *budget, uint32_t r
 static bool within_budget(struct client *client, const Signalbox__V1__ClientMessage *message, size_t size,
                           int64_t now_ms)
 {
-    struct bucket_limit messages = message_budget(&client->gateway->options.limits);
-    struct bucket_limit bytes = byte_budget(&client->gateway->options.limits);
+    struct bucket_limit messages = message_budget(client), bytes = byte_budget(client);
     bool messages_ok = bucket_take(&client->messages, &messages, 1, now_ms);
     bool bytes_ok = messages_ok && bucket_take(&client->bytes, &bytes, (uint32_t)size, now_ms);
     if (messages_ok && bytes_ok)
         return true;
     uint32_t wait_ms = messages_ok ? bucket_wait_ms(&client->bytes, &bytes, (uint32_t)size, now_ms)
                                    : bucket_wait_ms(&client->messages, &messages, 1, now_ms);
-    metric_add_at(M_THROTTLED, messages_ok ? 1 : 0, 1);
+    metric_add_at(M_THROTTLED, messages_ok ? THROTTLED_BYTES : THROTTLED_MESSAGES, 1);
     if (strike(client, 1, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms))
         return false;
     if (message->request_id != 0)
         client_result(client, message->request_id, SIGNALBOX__V1__CODE__THROTTLED, wait_ms,
                       "over this connection's budget; not carried out");
-    tell_throttled(client, messages_ok ? "bytes" : "messages", wait_ms);
+    tell_throttled(client, SIGNALBOX__V1__THROTTLED__SCOPE__CONNECTION, messages_ok ? "bytes" : "messages", wait_ms);
     return false;
 }
 
@@ -446,6 +466,20 @@ static void on_signal(struct gateway *gateway, const Signalbox__Cluster__V1__Sig
     outmsg_unref(&out);
 }
 
+/* The owner has refused what this client asks of its room. Whoever keeps on asking is closed, as for its own budget. */
+static void on_room_throttled(struct gateway *gateway, const struct node_address *from,
+                              const Signalbox__Cluster__V1__RoomThrottled *throttled, int64_t now_ms)
+{
+    struct session *session = session_by_sid(gateway, throttled->sid);
+    if (session == NULL || session->client == NULL || session->client->closing ||
+        !node_address_equal(&session->room->owner, from))
+        return;
+    metric_add_at(M_THROTTLED, THROTTLED_ROOM, throttled->count);
+    if (!strike(session->client, throttled->count, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms))
+        tell_throttled(session->client, SIGNALBOX__V1__THROTTLED__SCOPE__ROOM, throttled->budget,
+                       throttled->retry_after_ms);
+}
+
 static void on_room_send_ack(struct gateway *gateway, const Signalbox__Cluster__V1__RoomSendAck *ack)
 {
     struct session *session = session_by_sid(gateway, ack->sid);
@@ -495,6 +529,9 @@ void gateway_item(struct gateway *gateway, const struct node_address *from, cons
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_SEND_ACK:
         on_room_send_ack(gateway, item->room_send_ack);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_THROTTLED:
+        on_room_throttled(gateway, from, item->room_throttled, now_ms);
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_NOT_OWNER:
         session_not_owner(gateway, item->not_owner, now_ms);

@@ -19,6 +19,7 @@ enum {
     PENDING_RESULTS_MAX = 32,
     INTEREST_KEYS_MAX = 16,
     INTEREST_SIDS_MAX = 64,
+    CLIENT_BUDGET_PERCENT = 100,
     SDP_MAX = 48 * 1024,
     CANDIDATE_MAX = 1024,
     MID_MAX = 32,
@@ -53,6 +54,7 @@ struct client {
     uint32_t hello_request_id;
     bool closing;
     bool sent_away; /* by a drain */
+    uint32_t budget_percent; /* of the configured budgets, by its token */
     uint32_t strikes;
     int64_t strikes_updated_ms;
     struct bucket messages, bytes;
@@ -110,7 +112,8 @@ struct session {
     char key_id[JWT_KEY_ID_MAX + 1];
     int64_t access_expires_s;
     uint32_t resume_window_ms;
-    int64_t window_ends_ms; /* while detached */
+    uint32_t budget_percent, room_budget_percent; /* by the access token; 0: as configured */
+    int64_t window_ends_ms;                       /* while detached */
     int64_t started_ms;
     struct interest *interest; /* NULL = everything */
     struct pending_result *results;
@@ -188,6 +191,8 @@ void client_result(struct client *client, uint32_t request_id, Signalbox__V1__Co
 /* Sends `leave`, then closes. The session, if any, is not touched. */
 void client_end(struct client *client, uint16_t close_code, Signalbox__V1__LeaveReason reason,
                 Signalbox__V1__LeaveAction action, uint32_t retry_after_ms, const char *text);
+/* 0 = as configured. */
+void client_set_budget(struct client *client, uint32_t percent, int64_t now_ms);
 uint16_t close_code_for(Signalbox__V1__LeaveReason reason, Signalbox__V1__LeaveAction action);
 
 /* admission.c: tokens and what they allow */

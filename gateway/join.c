@@ -167,6 +167,7 @@ static void begin(struct client *client, struct session *session, int64_t now_ms
     struct gateway *gateway = client->gateway;
     session->client = client;
     client->session = session;
+    client_set_budget(client, session->budget_percent, now_ms);
     timer_set(gateway->wheel, &session->end_timer, now_ms + gateway->options.limits.join_timeout_ms);
     session_announce(session, now_ms);
 }
@@ -219,6 +220,8 @@ static void join_with(struct client *client, const struct jwt_claims *claims, co
     session->access_expires_s = claims->expires_s;
     session->resume_window_ms =
         claims->resume_window_s != 0 ? claims->resume_window_s * 1000 : gateway->options.limits.resume_window_ms;
+    session->budget_percent = claims->budget_percent;
+    session->room_budget_percent = claims->room_budget_percent;
     snprintf(session->key_id, sizeof session->key_id, "%s", claims->key_id);
     participant.sid = session->sid_text;
     session_set_participant(session, &participant);
@@ -308,6 +311,8 @@ static void resume(struct client *client, const Signalbox__V1__Hello *hello, int
     session->token_bind_generation = token.bind_generation;
     session->access_expires_s = token.access_expires_s;
     session->resume_window_ms = token.resume_window_ms;
+    session->budget_percent = token.budget_percent;
+    session->room_budget_percent = token.room_budget_percent;
     session->joined_at_ms = token.joined_at_ms;
     session->join_seq = token.join_seq;
     session->join_epoch = (struct epoch){.view = {token.epoch_view_generation, token.epoch_view_seq},
@@ -378,7 +383,9 @@ char *join_seal_token(struct session *session)
                                  .kind = (uint32_t)participant->kind,
                                  .joined_at_ms = session->joined_at_ms,
                                  .access_expires_s = session->access_expires_s,
-                                 .resume_window_ms = session->resume_window_ms};
+                                 .resume_window_ms = session->resume_window_ms,
+                                 .budget_percent = session->budget_percent,
+                                 .room_budget_percent = session->room_budget_percent};
     snprintf(token.project, sizeof token.project, "%s", session->room->project);
     snprintf(token.room, sizeof token.room, "%s", session->room->name);
     snprintf(token.identity, sizeof token.identity, "%s", participant->identity);

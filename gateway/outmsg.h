@@ -7,20 +7,11 @@
 #ifndef SBX_GATEWAY_OUTMSG_H
 #define SBX_GATEWAY_OUTMSG_H
 
+#include "common/message_class.h"
 #include "common/payload.h"
 #include "proto/client.pb-c.h"
 
 enum encoding { ENCODING_PROTOBUF, ENCODING_JSON };
-
-/* Priority classes, most important first. What they promise is in ARCHITECTURE.md ("Classes"). */
-enum message_class {
-    CLASS_CONTROL,     /* P0 */
-    CLASS_NEGOTIATION, /* P1 */
-    CLASS_CANDIDATES,  /* P2 */
-    CLASS_MEMBERSHIP,  /* P3 */
-    CLASS_EPHEMERAL,   /* P4 */
-    CLASS_COUNT,
-};
 
 struct outmsg;
 

@@ -145,6 +145,7 @@ static void send_state(struct session *session, int64_t now_ms)
     state.participant = session_participant(session);
     state.participant->version = session->participant_version;
     state.resume_window_ms = session->resume_window_ms;
+    state.room_budget_percent = session->room_budget_percent;
     state.token_bind_generation = session->token_bind_generation;
     state.confirmed = session->confirmed;
     state.room_send_acked = session->room_send_acked;

@@ -37,11 +37,13 @@ struct shard {
     struct member *members_by_identity; /* hh_identity */
     struct gateway_ref *gateways;       /* by incarnation */
     struct departure *departures;       /* oldest first */
-    struct list dirty_rooms;            /* room->dirty_link */
-    struct timer flush_timer;
+    struct list dirty_rooms;            /* room->dirty_link; in the order of their turns */
+    struct list parked_rooms;           /* likewise; not due before parked_due_ms */
+    struct timer parked_timer;
+    int64_t parked_due_ms;
     uint64_t snapshot_counter;
     uint32_t settling_rooms, detached;
-    size_t pending_events;
+    size_t pending_events, pending_signals;
 
     /* Scratch, valid within one call and never stored. */
     struct arena arena;
@@ -51,6 +53,11 @@ struct shard {
 enum { SHARD_ARENA_MAX = 4 * 1024 * 1024 };
 
 void shard_send(struct shard *shard, const struct node_address *to, Signalbox__Cluster__V1__Item *item);
+
+/* schedule.c: which room publishes when. */
+void schedule_init(struct shard *shard);
+void schedule_done(struct shard *shard);
+/* The room has something to publish. */
 void shard_mark_dirty(struct room *room);
 
 /* session.c: binding sessions to their members. */
@@ -78,7 +85,9 @@ void member_init_window(struct member *member);
 void member_set_participant(struct member *member, Signalbox__V1__Participant *participant);
 /* Gives a member a new participant (the owner's own fields are filled in) and publishes what has changed. */
 void member_change(struct member *member, Signalbox__V1__Participant *participant, unsigned changes, int64_t now_ms);
-/* The same for what a gateway says, once it is known what has changed. */
+/* What of the participant a gateway would have changed: enum member_change. */
+unsigned member_changes(const struct member *member, const Signalbox__V1__Participant *participant);
+/* As member_change(), for what a gateway says, once it is known what has changed. */
 void member_apply_participant(struct member *member, Signalbox__V1__Participant *participant, int64_t now_ms);
 void member_attach(struct member *member);
 void member_detach(struct member *member, uint32_t left_ms, int64_t now_ms);
@@ -102,6 +111,8 @@ Signalbox__V1__LeaveAction departure_action(Signalbox__V1__LeaveReason reason);
 struct room *shard_find_room(struct shard *shard, const struct room_key *key);
 void shard_drop_room_if_idle(struct shard *shard, struct room *room);
 void shard_drop_room(struct shard *shard, struct room *room);
+/* Whether the member's room may take this; if not, the member has been told. */
+bool shard_charge(struct member *member, const struct room_charge *charge, int64_t now_ms);
 bool shard_parse_key(const ProtobufCBinaryData *data, struct room_key *ret_key);
 
 /* snapshot.c: rosters in pages, pinned to one position. */

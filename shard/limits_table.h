@@ -7,7 +7,23 @@ LIMIT(ring_entries, 256, 1, 65536, "batches",
       "Batches of events kept for each room, for those who missed some; who missed more gets a snapshot.")
 LIMIT(ring_bytes, 262144, 4096, 524288, "bytes", "Bytes of events kept for each room; a replay must fit a bus message.")
 LIMIT(ring_age_ms, 60000, 1000, 600000, "ms", "How long events are kept.")
-LIMIT(batch_ms, 5, 1, 1000, "ms", "A room publishes at most so often; what happens meanwhile goes out together.")
+LIMIT(batch_ms, 5, 1, 1000, "ms",
+      "A quiet room publishes at once, then at most so often; what happens meanwhile goes out together.")
+LIMIT(batch_max_ms, 20, 1, 1000, "ms", "A busy room's time between two publications grows up to this.")
+LIMIT(room_joins_per_s, 500, 0, 1000000, "joins",
+      "Joins that one room takes for long; further ones wait. 0: unlimited.")
+LIMIT(room_negotiations_per_s, 2000, 0, 1000000, "messages",
+      "Offers, answers and directed application messages in one room for long; more is throttled. 0: unlimited.")
+LIMIT(room_candidates_per_s, 5000, 0, 1000000, "messages", "The same for ICE candidates.")
+LIMIT(room_messages_per_s, 500, 0, 1000000, "messages",
+      "The same for reliable messages to the room and for changes of participants (tracks, mute, metadata).")
+LIMIT(room_signals_per_s, 5000, 0, 1000000, "signals", "The same for ephemeral signals; what is more is dropped.")
+LIMIT(room_bytes_per_s, 4194304, 0, 1073741824, "bytes", "All of these together, as they come in. 0: unlimited.")
+LIMIT(room_delivery_bytes_per_s, 16777216, 0, 1073741824, "bytes",
+      "Bytes times participants that one room's messages and signals make the gateways send for long. Beyond, signals "
+      "wait for each other (the latest of each sender and key is sent) and messages are throttled. 0: unlimited.")
+LIMIT(room_burst_s, 5, 1, 60, "s", "A room may use what it has saved of so many seconds at once.")
+LIMIT(room_delay_ms, 200, 5, 5000, "ms", "Signals of a room that is over its budget wait for at most so long.")
 LIMIT(snapshot_page_bytes, 40960, 4096, 49152, "bytes", "Size of a roster's pages; one must fit a client's frame.")
 LIMIT(snapshot_ttl_ms, 30000, 1000, 600000, "ms",
       "A roster whose next page is not asked for is forgotten after this time.")

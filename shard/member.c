@@ -189,16 +189,33 @@ void member_change(struct member *member, Participant *participant, unsigned cha
     room_update_member(room, member, changes, now_ms);
 }
 
-void member_apply_participant(struct member *member, Participant *participant, int64_t now_ms)
+/* In the shard's arena, until the next call. */
+static Participant *unpack_participant(const struct member *member)
 {
     struct arena *arena = &member->shard->arena;
     arena_reset(arena);
-    Participant *old =
+    Participant *participant =
         (Participant *)protobuf_c_message_unpack(&signalbox__v1__participant__descriptor, &arena->allocator,
                                                  member->participant->size, member->participant->data);
-    assert(old != NULL);
-    unsigned changes = (profile_differs(old, participant) ? CHANGED_PROFILE : 0) |
-                       (tracks_differ(old, participant) ? CHANGED_TRACKS : 0);
+    assert(participant != NULL);
+    return participant;
+}
+
+static unsigned changes_between(const Participant *old, const Participant *participant)
+{
+    return (profile_differs(old, participant) ? CHANGED_PROFILE : 0) |
+           (tracks_differ(old, participant) ? CHANGED_TRACKS : 0);
+}
+
+unsigned member_changes(const struct member *member, const Participant *participant)
+{
+    return changes_between(unpack_participant(member), participant);
+}
+
+void member_apply_participant(struct member *member, Participant *participant, int64_t now_ms)
+{
+    Participant *old = unpack_participant(member);
+    unsigned changes = changes_between(old, participant);
     if (changes == 0)
         return;
     /* Who somebody is and may do is not the gateway's to change. */

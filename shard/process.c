@@ -130,7 +130,7 @@ static void on_load(void *ctx, Signalbox__Cluster__V1__Load *load)
     struct shard_stats stats = shard_stats(process->shard);
     load->rooms = (uint32_t)stats.rooms;
     load->participants = (uint32_t)stats.participants;
-    load->queue_depth = (uint32_t)(stats.pending_events + node_pending_items(process->node));
+    load->queue_depth = (uint32_t)(stats.pending_updates + node_pending_items(process->node));
     load->full = stats.rooms >= (size_t)process->config->limits.rooms ||
                  stats.participants >= (size_t)process->config->limits.participants;
 }
@@ -187,7 +187,7 @@ static void on_collect(void *ctx)
     metric_set_at(M_ROOMS, ROOMS_SETTLING, (int64_t)stats.settling_rooms);
     metric_set_at(M_PARTICIPANTS, PARTICIPANTS_ATTACHED, (int64_t)(stats.participants - stats.detached));
     metric_set_at(M_PARTICIPANTS, PARTICIPANTS_DETACHED, (int64_t)stats.detached);
-    metric_set(M_FANOUT_QUEUE_DEPTH, (int64_t)(stats.pending_events + node_pending_items(process->node)));
+    metric_set(M_FANOUT_QUEUE_DEPTH, (int64_t)(stats.pending_updates + node_pending_items(process->node)));
 }
 
 /* --- beginning and end ---------------------------------------------------------------------------------------------

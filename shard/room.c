@@ -2,6 +2,7 @@
 
 #include "common/codec.h"
 #include "common/mem.h"
+#include "common/message_class.h"
 #include "common/metrics.h"
 #include "shard/frames.h"
 #include "shard/internal.h"
@@ -42,6 +43,8 @@ struct room *room_new(struct shard *shard, const struct room_key *key, const cha
     room->epoch = *epoch;
     epoch_format(epoch, room->epoch_text);
     room->created_at_ms = wall_ms;
+    room->batch_ms = shard->options.limits.batch_ms;
+    budget_init(&room->budget, &shard->options.limits, shard->wheel->now_ms);
     snapshot_init(room);
     list_init(&room->members);
     list_init(&room->pending);
@@ -75,6 +78,7 @@ static void drop_event(struct room *room, struct pending_event *event)
 static void drop_signal(struct room *room, struct pending_signal *signal)
 {
     list_remove(&signal->link);
+    room->shard->pending_signals--;
     room->signal_count--;
     room->signal_bytes -= signal->bytes->size;
     payload_unref(&signal->bytes);
@@ -260,25 +264,32 @@ void room_add_message(struct room *room, const Signalbox__V1__Message *message, 
     add_packed_event(room, EVENT_MESSAGE, &event);
 }
 
+static struct pending_signal *find_signal(const struct room *room, const Signalbox__V1__Signal *signal)
+{
+    list_for_each(pos, &room->signals) {
+        struct pending_signal *pending = container_of(pos, struct pending_signal, link);
+        if (strcmp(pending->from, signal->from) == 0 && strcmp(pending->key, signal->key) == 0)
+            return pending;
+    }
+    return NULL;
+}
+
 void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int64_t now_ms)
 {
-    struct pending_signal *pending = NULL;
-    list_for_each(pos, &room->signals) {
-        struct pending_signal *candidate = container_of(pos, struct pending_signal, link);
-        if (strcmp(candidate->from, signal->from) == 0 && strcmp(candidate->key, signal->key) == 0) {
-            pending = candidate;
-            break;
-        }
-    }
-    if (pending != NULL) {
-        drop_signal(room, pending);
-        metric_add(M_SIGNALS_COALESCED, 1);
-    }
+    struct pending_signal *pending = find_signal(room, signal);
     struct payload *bytes = payload_pack(&signal->base);
+    if (pending != NULL) {
+        /* It keeps its place, so that nobody's signals wait for ever behind those who signal more often. */
+        room->signal_bytes += bytes->size - pending->bytes->size;
+        payload_unref(&pending->bytes);
+        pending->bytes = bytes;
+        metric_add(M_SIGNALS_COALESCED, 1);
+        return;
+    }
     while (room->signal_count > 0 &&
            (room->signal_count == SIGNALS_PER_BATCH_MAX || room->signal_bytes + bytes->size > SIGNAL_BYTES_MAX)) {
         drop_signal(room, list_first(&room->signals, struct pending_signal, link));
-        metric_add_at(M_UPDATES_DROPPED, 4, 1);
+        count_dropped(CLASS_EPHEMERAL, DROP_ROOM_QUEUE, 1);
     }
     pending = mem_new(struct pending_signal);
     snprintf(pending->from, sizeof pending->from, "%s", signal->from);
@@ -287,6 +298,7 @@ void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int
     list_append(&room->signals, &pending->link);
     room->signal_count++;
     room->signal_bytes += bytes->size;
+    room->shard->pending_signals++;
     shard_mark_dirty(room);
 }
 
@@ -420,8 +432,14 @@ static void remember(struct room *room, uint64_t first_seq, uint64_t last_seq, s
     trim_ring(room, now_ms);
 }
 
+/* What one batch costs this shard. */
+static size_t turn_cost(const struct room *room, const struct payload *message)
+{
+    return message->size * (room->gateway_count + 1);
+}
+
 /* Publishes `events` as what happened up to last_seq. */
-static void publish_events(struct room *room, const struct buf *events, uint64_t last_seq, int64_t now_ms)
+static size_t publish_events(struct room *room, const struct buf *events, uint64_t last_seq, int64_t now_ms)
 {
     struct buf *body = &room->shard->buf;
     Signalbox__V1__RoomEvents header = SIGNALBOX__V1__ROOM_EVENTS__INIT;
@@ -434,22 +452,27 @@ static void publish_events(struct room *room, const struct buf *events, uint64_t
     if (events->size > 0)
         buf_append(body, events->data, events->size);
     struct payload *message = frames_wrap(FIELD_SERVER_ROOM_EVENTS, body);
+    size_t cost = turn_cost(room, message);
     room->published_seq = last_seq;
-    room_broadcast(room, 3, header.first_seq, last_seq, message, "");
+    room_broadcast(room, CLASS_MEMBERSHIP, header.first_seq, last_seq, message, "");
     remember(room, header.first_seq, last_seq, message, now_ms);
     payload_unref(&message);
+    return cost;
 }
 
 /* Pending events are in the order of the first change that each stands for, so that everything before an event's seq is
  * told by the events before it: there a batch may end. */
-static void flush_events(struct room *room, int64_t now_ms)
+static size_t flush_events(struct room *room, size_t allowance, int64_t now_ms)
 {
     struct buf events = {0}, scratch = {0};
+    size_t cost = 0;
     list_for_each_safe(pos, &room->pending) {
         struct pending_event *event = container_of(pos, struct pending_event, link);
-        if (events.size >= EVENTS_BYTES_MAX) {
-            publish_events(room, &events, event->seq - 1, now_ms);
+        if (events.size >= EVENTS_BYTES_MAX || cost + events.size * (room->gateway_count + 1) >= allowance) {
+            cost += publish_events(room, &events, event->seq - 1, now_ms);
             buf_reset(&events);
+            if (cost >= allowance)
+                break;
         }
         append_event(room, &events, event, &scratch);
         metric_add(M_ROOM_EVENTS, 1);
@@ -457,12 +480,15 @@ static void flush_events(struct room *room, int64_t now_ms)
             event->member->changes = 0;
         drop_event(room, event);
     }
-    publish_events(room, &events, room->seq, now_ms);
+    if (list_empty(&room->pending))
+        cost += publish_events(room, &events, room->seq, now_ms);
     buf_done(&events);
     buf_done(&scratch);
+    return cost;
 }
 
-static void flush_signals(struct room *room)
+/* Those that have waited longest, one at least, up to `bytes` of them. */
+static size_t flush_signals(struct room *room, uint64_t bytes, int64_t now_ms)
 {
     struct buf *body = &room->shard->buf;
     char only_sender[SID_TEXT_SIZE + 1];
@@ -471,26 +497,70 @@ static void flush_signals(struct room *room)
     buf_reset(body);
     list_for_each_safe(pos, &room->signals) {
         struct pending_signal *signal = container_of(pos, struct pending_signal, link);
+        if (body->size > 0 && body->size + signal->bytes->size > bytes)
+            break;
         several |= strcmp(signal->from, only_sender) != 0;
         frames_append(body, FIELD_SIGNALS_SIGNALS, signal->bytes->data, signal->bytes->size);
         drop_signal(room, signal);
     }
     struct payload *message = frames_wrap(FIELD_SERVER_SIGNALS, body);
-    room_broadcast(room, 4, 0, 0, message, several ? "" : only_sender);
+    size_t cost = turn_cost(room, message);
+    budget_pay_delivery(&room->budget, &room->shard->options.limits, (uint64_t)message->size * room->total, now_ms);
+    room_broadcast(room, CLASS_EPHEMERAL, 0, 0, message, several ? "" : only_sender);
     payload_unref(&message);
+    return cost;
 }
 
-int64_t room_flush(struct room *room, bool force, int64_t now_ms)
+void room_flush(struct room *room, int64_t now_ms)
 {
-    if (!force && now_ms < room->next_flush_ms)
-        return room->next_flush_ms;
-    list_remove(&room->dirty_link);
-    room->next_flush_ms = now_ms + room->shard->options.limits.batch_ms;
     if (room->seq != room->published_seq)
-        flush_events(room, now_ms);
-    if (!list_empty(&room->signals))
-        flush_signals(room);
-    return -1;
+        flush_events(room, SIZE_MAX, now_ms);
+}
+
+/* Signals of a room that is over its budget wait for each other, until what waits can be paid for: the longer, the more
+ * of them are overtaken by their successors and need not be sent at all. What will wait next is taken to be as much as
+ * this time. */
+static size_t publish_signals(struct room *room, int64_t now_ms)
+{
+    const struct shard_limits *limits = &room->shard->options.limits;
+    uint64_t spare_bytes = budget_spare_delivery(&room->budget, limits, now_ms);
+    uint64_t wanted_bytes = (uint64_t)room->signal_bytes * room->total;
+    size_t cost = flush_signals(room, spare_bytes / (room->total > 0 ? room->total : 1), now_ms);
+    uint32_t wait_ms = budget_wait_delivery(&room->budget, limits, wanted_bytes, now_ms);
+    room->next_signals_ms = now_ms + (wait_ms < limits->room_delay_ms ? wait_ms : limits->room_delay_ms);
+    return cost;
+}
+
+/* Batches that hold much are made less often, those that hold little as soon as they may be. */
+static void pace(struct room *room, size_t updates, int64_t now_ms)
+{
+    enum { MUCH = 4 };
+    const struct shard_limits *limits = &room->shard->options.limits;
+    if (updates >= MUCH)
+        room->batch_ms = 2 * room->batch_ms < limits->batch_max_ms ? 2 * room->batch_ms : limits->batch_max_ms;
+    else if (updates <= 1)
+        room->batch_ms = room->batch_ms / 2 > limits->batch_ms ? room->batch_ms / 2 : limits->batch_ms;
+    room->next_flush_ms = now_ms + room->batch_ms;
+}
+
+size_t room_publish(struct room *room, size_t allowance, int64_t now_ms, int64_t *ret_due_ms)
+{
+    size_t cost = 0, updates = room->signal_count;
+    *ret_due_ms = room->next_flush_ms;
+    if (now_ms < room->next_flush_ms)
+        return 0;
+    for (const struct list *pos = room->pending.next; pos != &room->pending && updates < UINT8_MAX; pos = pos->next)
+        updates++;
+    if (room->seq != room->published_seq)
+        cost = flush_events(room, allowance, now_ms);
+    *ret_due_ms = now_ms;
+    if (room->seq != room->published_seq)
+        return cost;
+    pace(room, updates, now_ms);
+    if (!list_empty(&room->signals) && now_ms >= room->next_signals_ms)
+        cost += publish_signals(room, now_ms);
+    *ret_due_ms = list_empty(&room->signals) ? -1 : room->next_signals_ms;
+    return cost;
 }
 
 void room_settle(struct room *room, int64_t now_ms)
@@ -504,10 +574,10 @@ void room_settle(struct room *room, int64_t now_ms)
     event.event_case = SIGNALBOX__V1__ROOM_EVENT__EVENT_SETTLED;
     event.settled = &settled;
     /* The digest is that of the position of its batch, so nothing else may be in it. */
-    room_flush(room, true, now_ms);
+    room_flush(room, now_ms);
     room->seq++;
     add_packed_event(room, EVENT_SETTLED, &event);
-    room_flush(room, true, now_ms);
+    room_flush(room, now_ms);
 }
 
 bool room_can_replay(const struct room *room, const struct epoch *epoch, uint64_t seq)

@@ -13,6 +13,7 @@
 #include "common/list.h"
 #include "common/payload.h"
 #include "common/timer.h"
+#include "shard/budget.h"
 #include "shard/negotiation.h"
 #include "shard/shard.h"
 #include <uthash.h>
@@ -59,7 +60,9 @@ struct member {
     bool detached;
     bool listed; /* neither hidden nor a viewer */
     bool viewer;
-    struct timer window; /* runs while detached */
+    struct timer window;       /* runs while detached */
+    int64_t throttled_ms;      /* when it was told last that the room is over its budget */
+    uint32_t throttled_untold; /* of its requests since */
     struct negotiations negotiations;
     struct shard *shard;
 
@@ -88,8 +91,13 @@ struct room {
     struct list signals; /* struct pending_signal */
     uint32_t signal_count;
     size_t signal_bytes;
-    struct list dirty_link;
-    int64_t next_flush_ms;
+    struct list dirty_link;  /* shard->dirty_rooms, or parked_rooms */
+    int64_t parked_until_ms; /* 0: not parked */
+    int64_t next_flush_ms;   /* of events, and the earliest of signals */
+    int64_t next_signals_ms;
+    uint32_t batch_ms;    /* between two publications; grows while it is busy */
+    uint32_t share_bytes; /* of the shard's turn, as far as it is not used up */
+    struct room_budget budget;
 
     struct list ring; /* struct ring_entry, oldest first */
     uint32_t ring_entries, ring_bytes;
@@ -120,16 +128,18 @@ void room_remove_member(struct room *room, struct member *member, Signalbox__V1_
 void room_update_member(struct room *room, struct member *member, unsigned changes, int64_t now_ms);
 void room_move_member(struct room *room, struct member *member, struct gateway_ref *to);
 void room_add_message(struct room *room, const Signalbox__V1__Message *message, int64_t now_ms);
-/* Replaces an earlier waiting signal of the same sender and key; the oldest is dropped when too many wait. */
+/* Takes the place of a waiting signal of the same sender and key; the oldest is dropped when too many wait. */
 void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int64_t now_ms);
 /* Everybody who comes back has come back: tells it, with the digest of the roster, in a batch of its own. */
 void room_settle(struct room *room, int64_t now_ms);
 /* Somebody else than `self` (or NULL) has been shown the room as it is now: no join that it saw may be cancelled in
  * silence by the leave after it. */
 void room_mark_shown(struct room *room, const struct member *self);
-/* Publishes what is pending, if it is due or `force` is set; returns the time when it will be due, or -1. -1 takes
- * it off the list of dirty rooms. */
-int64_t room_flush(struct room *room, bool force, int64_t now_ms);
+/* Publishes all pending events at once: somebody is about to be told the room's state beside them. */
+void room_flush(struct room *room, int64_t now_ms);
+/* Publishes what is due, until about `allowance` bytes have been sent to gateways, and returns how many were.
+ * `ret_due_ms`: when there is more to publish (now, if the allowance was used up); -1: nothing is left. */
+size_t room_publish(struct room *room, size_t allowance, int64_t now_ms, int64_t *ret_due_ms);
 /* Everything after `seq` is in the ring (or nothing is missing). */
 bool room_can_replay(const struct room *room, const struct epoch *epoch, uint64_t seq);
 /* The room's counts and options. Strings are borrowed from the room. */

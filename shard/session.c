@@ -138,7 +138,7 @@ static void ack_bound(const struct binding *binding, struct member *member, bool
     /* Who was here before must not find the messages among the unpublished events skipped by a snapshot. For a newcomer
      * nothing is published early, so that a storm of joins stays one batch. */
     if (!newly_seated)
-        room_flush(room, true, binding->now_ms);
+        room_flush(room, binding->now_ms);
     Signalbox__Cluster__V1__SessionAck ack = SIGNALBOX__CLUSTER__V1__SESSION_ACK__INIT;
     Signalbox__Cluster__V1__Epoch epoch, join_epoch;
     fill_ack(member, state, &ack, &epoch, &join_epoch);
@@ -301,6 +301,7 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
 
     const Signalbox__V1__Permissions *permissions = state->participant->permissions;
     bool hidden = permissions != NULL && permissions->hidden;
+    budget_set_percent(&room->budget, state->room_budget_percent);
     room->seq = max_u64(room->seq, seen_seq(state));
     member->viewer = !hidden && state->participant->kind == SIGNALBOX__V1__PARTICIPANT__KIND__VIEWER;
     member->listed = !hidden && !member->viewer;
@@ -353,10 +354,24 @@ static bool resolve_duplicate(const struct binding *binding)
     return true;
 }
 
+/* A join beyond the room's budget is not answered: its gateway repeats it, less often each time. */
+static bool within_join_budget(const struct binding *binding)
+{
+    struct room *room = shard_find_room(binding->shard, &binding->key);
+    struct room_charge charge = {.kind = BUDGET_JOINS};
+    enum room_budget_kind lacking;
+    if (room == NULL ||
+        budget_take(&room->budget, &binding->shard->options.limits, &charge, binding->now_ms, &lacking) == 0)
+        return true;
+    metric_add_at(M_ROOM_THROTTLED, BUDGET_JOINS, 1);
+    metric_add_at(M_SESSION_COMMANDS, SESSION_HELD, 1);
+    return false;
+}
+
 static void join_new(const struct binding *binding)
 {
     bool replaces = member_find_identity(binding->shard, &binding->key, binding->state->participant->identity) != NULL;
-    if (!admit(binding, replaces) || !resolve_duplicate(binding))
+    if (!admit(binding, replaces) || !within_join_budget(binding) || !resolve_duplicate(binding))
         return;
     struct member *member = seat(binding, 1);
     metric_add_at(M_SESSION_COMMANDS, SESSION_JOINED, 1);
@@ -406,6 +421,23 @@ static void apply_state(const struct binding *binding, struct member *member)
     /* With a resume comes what the client says of itself, for an owner that has lost it; this one has not. */
     if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME)
         member_apply_participant(member, state->participant, binding->now_ms);
+}
+
+/* A change beyond the room's budget is not acknowledged: its gateway says it again, or what has become of it by then.
+ */
+static bool within_change_budget(const struct binding *binding, struct member *member)
+{
+    const State *state = binding->state;
+    if (state->state != SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__ATTACHED ||
+        member_changes(member, state->participant) == 0)
+        return true;
+    uint32_t bytes = (uint32_t)signalbox__v1__participant__get_packed_size(state->participant);
+    struct room_charge charge = {
+        .kind = BUDGET_MEMBERSHIP, .bytes = bytes, .delivery_bytes = (uint64_t)bytes * member->room->total};
+    if (shard_charge(member, &charge, binding->now_ms))
+        return true;
+    metric_add_at(M_SESSION_COMMANDS, SESSION_HELD, 1);
+    return false;
 }
 
 static void depart(const struct binding *binding, struct member *member, bool tell_gateway)
@@ -511,6 +543,8 @@ static void update(const struct binding *binding, struct member *member)
         ack_update(binding, member);
         return;
     }
+    if (!catches_up && !within_change_budget(binding, member))
+        return;
     apply_state(binding, member);
     metric_add_at(M_SESSION_COMMANDS, SESSION_UPDATED, 1);
     ack_update(binding, member);

@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/message_class.h"
 #include "common/metrics.h"
 #include "shard/internal.h"
 #include <stdlib.h>
@@ -9,19 +10,15 @@
 
 typedef Signalbox__Cluster__V1__Item Item;
 
-enum relay_refusal { RELAY_STALE_SENDER, RELAY_NO_RECEIVER, RELAY_RECEIVER_DETACHED };
+enum { THROTTLED_TELL_MS = 100 };
+
+enum relay_refusal { RELAY_STALE_SENDER, RELAY_NO_RECEIVER, RELAY_RECEIVER_DETACHED, RELAY_THROTTLED };
 
 const struct shard_limits shard_default_limits = {
 #define LIMIT(name, def, min, max, unit, help) .name = def,
 #include "shard/limits_table.h"
 #undef LIMIT
 };
-
-static void on_flush_timer(struct timer *timer, int64_t now_ms)
-{
-    struct shard *shard = container_of(timer, struct shard, flush_timer);
-    shard->actions.flush_soon(shard->ctx);
-}
 
 struct shard *shard_new(const struct shard_options *options, struct timer_wheel *wheel,
                         const struct shard_actions *actions, void *ctx)
@@ -31,8 +28,7 @@ struct shard *shard_new(const struct shard_options *options, struct timer_wheel 
     shard->wheel = wheel;
     shard->actions = *actions;
     shard->ctx = ctx;
-    list_init(&shard->dirty_rooms);
-    timer_init(&shard->flush_timer, on_flush_timer);
+    schedule_init(shard);
     arena_init(&shard->arena, SHARD_ARENA_MAX);
     return shard;
 }
@@ -63,7 +59,7 @@ void shard_free(struct shard **shard_ptr)
     struct departure *departure, *next_departure;
     HASH_ITER(hh, shard->departures, departure, next_departure)
         departure_forget(departure);
-    timer_cancel(shard->wheel, &shard->flush_timer);
+    schedule_done(shard);
     owner_forget_history(shard);
     view_unref(&shard->view);
     arena_done(&shard->arena);
@@ -77,14 +73,6 @@ void shard_send(struct shard *shard, const struct node_address *to, Item *item)
     struct payload *packed = link_pack_item(item);
     shard->actions.to_gateway(shard->ctx, to, packed);
     payload_unref(&packed);
-}
-
-void shard_mark_dirty(struct room *room)
-{
-    if (list_linked(&room->dirty_link))
-        return;
-    list_append(&room->shard->dirty_rooms, &room->dirty_link);
-    room->shard->actions.flush_soon(room->shard->ctx);
 }
 
 bool shard_parse_key(const ProtobufCBinaryData *data, struct room_key *ret_key)
@@ -110,25 +98,38 @@ void shard_drop_room_if_idle(struct shard *shard, struct room *room)
         shard_drop_room(shard, room);
 }
 
-void shard_flush(struct shard *shard, int64_t now_ms)
+/* --- budgets ------------------------------------------------------------------------------------------------------ */
+
+/* A member whose requests are refused again and again is told now and then, with how many there were. */
+static void tell_throttled(struct member *member, enum room_budget_kind budget, uint32_t wait_ms, int64_t now_ms)
 {
-    /* Sending may make rooms dirty: those wait for the next flush, which shard_mark_dirty() has asked for. */
-    struct list dirty;
-    list_init(&dirty);
-    list_splice(&dirty, &shard->dirty_rooms);
-    int64_t next_ms = -1;
-    while (!list_empty(&dirty)) {
-        struct room *room = list_first(&dirty, struct room, dirty_link);
-        int64_t due_ms = room_flush(room, false, now_ms);
-        if (due_ms < 0)
-            continue;
-        list_remove(&room->dirty_link);
-        list_append(&shard->dirty_rooms, &room->dirty_link);
-        if (next_ms < 0 || due_ms < next_ms)
-            next_ms = due_ms;
-    }
-    if (next_ms >= 0)
-        timer_set(shard->wheel, &shard->flush_timer, next_ms);
+    member->throttled_untold++;
+    if (member->throttled_ms != 0 && now_ms < member->throttled_ms + THROTTLED_TELL_MS)
+        return;
+    Signalbox__Cluster__V1__RoomThrottled throttled = SIGNALBOX__CLUSTER__V1__ROOM_THROTTLED__INIT;
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    struct room_key *key = &member->room->key;
+    throttled.room_key = (ProtobufCBinaryData){.len = sizeof key->bytes, .data = key->bytes};
+    throttled.sid = member->sid_text;
+    throttled.budget = (char *)budget_name(budget);
+    throttled.retry_after_ms = wait_ms;
+    throttled.count = member->throttled_untold;
+    item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_THROTTLED;
+    item.room_throttled = &throttled;
+    shard_send(member->shard, &member->gateway->address, &item);
+    member->throttled_ms = now_ms;
+    member->throttled_untold = 0;
+}
+
+bool shard_charge(struct member *member, const struct room_charge *charge, int64_t now_ms)
+{
+    enum room_budget_kind lacking;
+    uint32_t wait_ms = budget_take(&member->room->budget, &member->shard->options.limits, charge, now_ms, &lacking);
+    if (wait_ms == 0)
+        return true;
+    metric_add_at(M_ROOM_THROTTLED, lacking, 1);
+    tell_throttled(member, lacking, wait_ms, now_ms);
+    return false;
 }
 
 /* --- directed messages and the rest ------------------------------------------------------------------------------ */
@@ -173,6 +174,12 @@ static void on_relay(struct shard *shard, const struct node_address *from, const
         metric_add_at(M_RELAYS_REFUSED, RELAY_RECEIVER_DETACHED, 1);
         return; /* the sender keeps it until the receiver is back */
     }
+    struct room_charge charge = {.kind = relay->class_ == CLASS_CANDIDATES ? BUDGET_CANDIDATES : BUDGET_NEGOTIATION,
+                                 .bytes = (uint32_t)relay->message.len};
+    if (relay->kind != SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK && !shard_charge(sender, &charge, now_ms)) {
+        metric_add_at(M_RELAYS_REFUSED, RELAY_THROTTLED, 1);
+        return; /* the sender has been told, and sends it again */
+    }
     struct payload *packed = link_pack_item(item);
     shard->actions.to_gateway(shard->ctx, &receiver->gateway->address, packed);
     payload_unref(&packed);
@@ -192,7 +199,11 @@ static void on_room_send(struct shard *shard, const struct node_address *from,
     }
     if (send->acked > member->room_send_seq)
         member->room_send_seq = send->acked;
-    if (send->sender_seq == member->room_send_seq + 1) {
+    bool next = send->sender_seq == member->room_send_seq + 1;
+    uint32_t bytes = (uint32_t)signalbox__v1__message__get_packed_size(send->message);
+    struct room_charge charge = {
+        .kind = BUDGET_MEMBERSHIP, .bytes = bytes, .delivery_bytes = (uint64_t)bytes * member->room->total};
+    if (next && shard_charge(member, &charge, now_ms)) {
         member->room_send_seq++;
         send->message->from = member->sid_text;
         send->message->sender_seq = send->sender_seq;
@@ -217,6 +228,12 @@ static void on_signal(struct shard *shard, const struct node_address *from,
         metric_add_at(M_RELAYS_REFUSED, RELAY_STALE_SENDER, 1);
         return;
     }
+    struct room_charge charge = {.kind = BUDGET_EPHEMERAL,
+                                 .bytes = (uint32_t)signalbox__v1__signal__get_packed_size(update->signal)};
+    if (!shard_charge(sender, &charge, now_ms)) {
+        count_dropped(CLASS_EPHEMERAL, DROP_ROOM_BUDGET, 1);
+        return;
+    }
     update->signal->from = sender->sid_text;
     if (update->to[0] == '\0') {
         room_add_signal(sender->room, update->signal, now_ms);
@@ -224,7 +241,7 @@ static void on_signal(struct shard *shard, const struct node_address *from,
     }
     struct member *receiver = member_find(shard, update->to);
     if (receiver == NULL || receiver->room != sender->room || receiver->detached) {
-        metric_add_at(M_UPDATES_DROPPED, 4, 1);
+        count_dropped(CLASS_EPHEMERAL, DROP_RECEIVER_AWAY, 1);
         return;
     }
     struct payload *packed = link_pack_item(item);
@@ -286,5 +303,5 @@ struct shard_stats shard_stats(const struct shard *shard)
                                 .participants = HASH_CNT(hh_sid, shard->members_by_sid),
                                 .detached = shard->detached,
                                 .gateways = HASH_COUNT(shard->gateways),
-                                .pending_events = shard->pending_events};
+                                .pending_updates = shard->pending_events + shard->pending_signals};
 }

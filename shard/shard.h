@@ -22,16 +22,11 @@ struct shard;
 
 enum duplicate_policy { DUPLICATE_REPLACE, DUPLICATE_REFUSE };
 
+/* shard/limits_table.h says what each means. */
 struct shard_limits {
-    uint32_t rooms;
-    uint32_t participants;                          /* over all rooms */
-    uint32_t room_participants;                     /* in one room */
-    uint32_t ring_entries, ring_bytes, ring_age_ms; /* of one room, for replay */
-    uint32_t batch_ms;                              /* a busy room publishes at most so often */
-    uint32_t snapshot_page_bytes;
-    uint32_t snapshot_ttl_ms; /* a snapshot whose pages are not asked for */
-    uint32_t departure_ms;    /* departures are remembered for so long beyond the resume window */
-    uint32_t departures;      /* remembered at most, over all rooms; the oldest are forgotten first */
+#define LIMIT(name, def, min, max, unit, help) uint32_t name;
+#include "shard/limits_table.h"
+#undef LIMIT
 };
 
 extern const struct shard_limits shard_default_limits;
@@ -72,7 +67,7 @@ bool shard_admin(struct shard *shard, const Signalbox__Cluster__V1__AdminRequest
                  Signalbox__Cluster__V1__AdminReply *reply, int64_t now_ms);
 
 struct shard_stats {
-    size_t rooms, settling_rooms, participants, detached, gateways, pending_events;
+    size_t rooms, settling_rooms, participants, detached, gateways, pending_updates;
 };
 struct shard_stats shard_stats(const struct shard *shard);
 

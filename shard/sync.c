@@ -56,13 +56,13 @@ static void reply_page(struct room *room, const struct node_address *to, Signalb
         .cursor = request->cursor, .want_viewers = request->want_viewers, .page_size = request->page_size};
     /* Who takes a snapshot instead of events must not miss the messages among those that are not published yet. */
     if (first_page)
-        room_flush(room, true, now_ms);
+        room_flush(room, now_ms);
     struct payload *page = snapshot_page(room, &wanted, &sync->seq, &last, now_ms);
     if (page == NULL) {
         /* The snapshot was given up; the client begins anew with a fresh one. */
         metric_add_at(M_SYNCS, SYNC_CURSOR_GONE, 1);
         wanted.cursor = "";
-        room_flush(room, true, now_ms);
+        room_flush(room, now_ms);
         page = snapshot_page(room, &wanted, &sync->seq, &last, now_ms);
     } else {
         metric_add_at(M_SYNCS, first_page ? SYNC_SNAPSHOT : SYNC_PAGE, 1);

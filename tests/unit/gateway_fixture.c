@@ -7,7 +7,7 @@
 
 enum { ARENA_BYTES = 1 << 30, STARTED_MS = 1000 };
 static const int64_t wall_base_ms = 1900000000000;
-static const char secret[] = "a secret of the tests, long enough to be one";
+static const char secret[] = FIXTURE_SECRET;
 
 static void *copy(struct fixture *fixture, const ProtobufCMessageDescriptor *type, const void *data, size_t size)
 {

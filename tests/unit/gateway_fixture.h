@@ -19,6 +19,7 @@ typedef Signalbox__V1__Join Join;
 
 enum { CLIENTS = 16, JOIN = 1, RESUME = 2, HOLD = 3, ATTACHED = 1, DETACHED = 2, DEPARTED = 3, TOKEN_TTL_S = 3600 };
 
+#define FIXTURE_SECRET "a secret of the tests, long enough to be one"
 #define BODY(name) SIGNALBOX__V1__SERVER_MESSAGE__BODY_##name
 #define ITEM(name) SIGNALBOX__CLUSTER__V1__ITEM__BODY_##name
 #define REQUEST(name) SIGNALBOX__V1__CLIENT_MESSAGE__BODY_##name

@@ -532,6 +532,58 @@ START_TEST(over_budget_is_throttled_then_closed)
 }
 END_TEST
 
+START_TEST(a_room_over_budget_tells_who_asked_and_closes_who_keeps_on)
+{
+    int bob = join_client(&f, "bob", "r", NULL);
+    Signalbox__Cluster__V1__RoomThrottled body = SIGNALBOX__CLUSTER__V1__ROOM_THROTTLED__INIT;
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    size_t since = f.received_count;
+    body.room_key = key_data("r");
+    body.sid = f.clients[ann].sid;
+    body.budget = (char *)"p4_ephemeral";
+    body.retry_after_ms = 40;
+    body.count = f.options.limits.abuse_strikes - 1;
+    item.body_case = ITEM(ROOM_THROTTLED);
+    item.room_throttled = &body;
+    fixture_deliver(&f, &item);
+    const Message *throttled = received(&f, since, ann, BODY(THROTTLED), 0);
+    ck_assert_int_eq((int)throttled->throttled->scope, SIGNALBOX__V1__THROTTLED__SCOPE__ROOM);
+    ck_assert_str_eq(throttled->throttled->budget, "p4_ephemeral");
+    ck_assert_uint_eq(throttled->throttled->retry_after_ms, 40);
+    ck_assert(!f.clients[ann].closed);
+    body.count = 1;
+    fixture_deliver(&f, &item);
+    assert_closed(&f, ann, CLOSE_ABUSE, REASON(ABUSE), ACTION(STOP));
+    ck_assert_int_eq(received_count(&f, since, bob, BODY(THROTTLED)), 0);
+    ck_assert(!f.clients[bob].closed);
+    fixture_deliver(&f, &item); /* for a session that has no connection any more */
+}
+END_TEST
+
+START_TEST(a_token_scales_the_connections_budget_and_names_the_rooms)
+{
+    json_t *claims = json_pack("{s:s, s:s, s:I, s:i, s:i, s:{s:b, s:s}}", "iss", "key", "sub", "bot", "exp",
+                               (json_int_t)(fixture_wall_s(&f) + TOKEN_TTL_S), "budgetPercent", 50, "roomBudgetPercent",
+                               250, "video", "roomJoin", 1, "room", "r");
+    char *token = jwt_mint(FIXTURE_SECRET, claims);
+    json_decref(claims);
+    int bot = connect_client(&f);
+    hello_token(&f, bot, token, NULL);
+    free(token);
+    const State *state = newest_state(&f);
+    ck_assert_uint_eq(state->room_budget_percent, 250);
+    bind_session(&f, state, 1, 1);
+    Request ping = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;
+    Signalbox__V1__Ping body = SIGNALBOX__V1__PING__INIT;
+    ping.body_case = REQUEST(PING);
+    ping.ping = &body;
+    size_t since = f.received_count;
+    for (uint32_t i = 0; i < f.options.limits.messages_burst; i++)
+        request(&f, bot, &ping);
+    ck_assert_int_eq(received_count(&f, since, bot, BODY(PONG)), (int)f.options.limits.messages_burst / 2);
+}
+END_TEST
+
 START_TEST(malformed_messages_add_up)
 {
     int count = 0;
@@ -587,6 +639,8 @@ int main(void)
     tcase_add_test(tcase, fresh_ice_credentials);
     tcase_add_test(tcase, access_tokens_are_refreshed);
     tcase_add_test(tcase, over_budget_is_throttled_then_closed);
+    tcase_add_test(tcase, a_room_over_budget_tells_who_asked_and_closes_who_keeps_on);
+    tcase_add_test(tcase, a_token_scales_the_connections_budget_and_names_the_rooms);
     tcase_add_test(tcase, malformed_messages_add_up);
     tcase_add_test(tcase, leave_departs);
     suite_add_tcase(suite, tcase);

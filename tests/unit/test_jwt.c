@@ -199,9 +199,10 @@ END_TEST
 
 START_TEST(mint_round_trip)
 {
-    json_t *minted = json_pack("{s:s, s:s, s:I, s:f, s:{s:b, s:s, s:b, s:[s,s]}}", "iss", "API1", "sub", "sfu-1", "exp",
-                               (json_int_t)NOW_S + 60, "resumeWindow", 45.5, "video", "roomJoin", 1, "room", "eu/a",
-                               "sfu", 1, "regions", "eu", "us-east");
+    json_t *minted =
+        json_pack("{s:s, s:s, s:I, s:f, s:i, s:i, s:{s:b, s:s, s:b, s:[s,s]}}", "iss", "API1", "sub", "sfu-1", "exp",
+                  (json_int_t)NOW_S + 60, "resumeWindow", 45.5, "budgetPercent", 50, "roomBudgetPercent", 10000,
+                  "video", "roomJoin", 1, "room", "eu/a", "sfu", 1, "regions", "eu", "us-east");
     char *token = jwt_mint(SECRET, minted);
     struct jwt_claims claims;
     ck_assert_int_eq(jwt_verify(ring, token, strlen(token), NOW_S, &claims), JWT_OK);
@@ -210,6 +211,8 @@ START_TEST(mint_round_trip)
     ck_assert_int_eq(claims.expires_s, NOW_S + 60);
     ck_assert_int_eq(claims.not_before_s, 0);
     ck_assert_uint_eq(claims.resume_window_s, 45);
+    ck_assert_uint_eq(claims.budget_percent, 50);
+    ck_assert_uint_eq(claims.room_budget_percent, 10000);
     ck_assert(claims.video.sfu);
     ck_assert_uint_eq(claims.video.region_count, 2);
     ck_assert_str_eq(claims.video.regions[1], "us-east");
@@ -469,6 +472,10 @@ START_TEST(wrong_types)
         "\"resumeWindow\":\"30\"",
         "\"resumeWindow\":-1",
         "\"resumeWindow\":86401",
+        "\"budgetPercent\":0",
+        "\"budgetPercent\":1.5",
+        "\"roomBudgetPercent\":10001",
+        "\"roomBudgetPercent\":\"100\"",
         "\"video\":[]",
         "\"video\":null",
         "\"video\":{\"room\":1}",

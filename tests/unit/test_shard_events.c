@@ -195,7 +195,7 @@ START_TEST(a_busy_room_publishes_at_its_pace)
     int batches = sent_count(&fixture, since, 0, BODY(ROOM_BATCH));
     ck_assert_int_ge(batches, 4);
     ck_assert_int_le(batches, 6);
-    ck_assert_uint_eq(shard_stats(fixture.shard).pending_events, 0);
+    ck_assert_uint_eq(shard_stats(fixture.shard).pending_updates, 0);
 }
 END_TEST
 
@@ -367,7 +367,7 @@ START_TEST(an_empty_room_is_forgotten_and_comes_back_with_another_epoch)
     person_join(&fixture, &ann);
     person_hold(&fixture, &ann, DEPARTED);
     struct shard_stats stats = shard_stats(fixture.shard);
-    ck_assert_uint_eq(stats.rooms + stats.participants + stats.gateways + stats.pending_events, 0);
+    ck_assert_uint_eq(stats.rooms + stats.participants + stats.gateways + stats.pending_updates, 0);
     fixture_advance(&fixture, 100);
     ck_assert_int_eq(sent_count(&fixture, 0, -1, BODY(ROOM_BATCH)), 0);
     person_join(&fixture, &again);

@@ -142,8 +142,8 @@ START_TEST(signals_are_coalesced_by_sender_and_key)
     send_signal(&ann, "cursor", "3", "");
     const Signalbox__V1__Signals *signals = only_signals(since, ann.sid);
     ck_assert_uint_eq(signals->n_signals, 2);
-    ck_assert_str_eq(signals->signals[0]->text, "2");
-    ck_assert_str_eq(signals->signals[1]->text, "3");
+    ck_assert_str_eq(signals->signals[0]->text, "3"); /* in the place of the one that it replaced */
+    ck_assert_str_eq(signals->signals[1]->text, "2");
     ck_assert_str_eq(signals->signals[1]->from, ann.sid);
 
     since = fixture.sent_count;

@@ -539,7 +539,7 @@ START_TEST(a_room_of_another_shard_is_not_taken)
     fixture_advance(&fixture, 100);
     ck_assert_uint_eq(fixture.sent_count, since);
     struct shard_stats stats = shard_stats(fixture.shard);
-    ck_assert_uint_eq(stats.rooms + stats.participants + stats.gateways + stats.pending_events, 0);
+    ck_assert_uint_eq(stats.rooms + stats.participants + stats.gateways + stats.pending_updates, 0);
     view_unref(&without);
     view_unref(&view);
 }
