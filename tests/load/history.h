@@ -28,7 +28,8 @@ enum { HISTORY_HEADER_SIZE = 512 };
     X(UNDELIVERABLE, "the server says that the receiver has gone")                                                     \
     X(SAW_JOIN, "somebody is in the room now")                                                                         \
     X(SAW_LEAVE, "somebody is no longer")                                                                              \
-    X(MUTED, "own mute state toggled: own seat and sid, number = muted")                                               \
+    X(MUTED, "told its mute state: own seat and sid, number = muted")                                                  \
+    X(ANSWERED, "the result of a request: own seat and sid, number = code")                                            \
     X(SAW_MUTE, "another's changed: number = muted")                                                                   \
     X(CHECKED, "a checkpoint: own seat and sid, number = joined, value = muted; the LISTED follow at once")            \
     X(LISTED, "an entry of the roster at the checkpoint: number = muted")

@@ -307,6 +307,7 @@ static void send_mute(struct participant *participant)
     message.request_id = MUTE_REQUEST;
     message.body_case = SIGNALBOX__V1__CLIENT_MESSAGE__BODY_MUTE;
     message.mute = &mute;
+    history_add_own(participant, HISTORY_MUTED, participant->muted, 0);
     participant_send(participant, &message);
 }
 
@@ -315,7 +316,6 @@ void participant_toggle_mute(struct participant *participant, int64_t due_us)
     participant->muted = !participant->muted;
     participant->muted_due_us = due_us;
     participant->worker->stats->mutes_sent++;
-    history_add_own(participant, HISTORY_MUTED, participant->muted, 0);
     send_mute(participant);
 }
 
@@ -493,6 +493,7 @@ static void on_leave(struct participant *participant, const Signalbox__V1__Leave
 
 static void on_result(struct participant *participant, const Signalbox__V1__Result *result)
 {
+    history_add_own(participant, HISTORY_ANSWERED, result->code, 0);
     if (result->code != SIGNALBOX__V1__CODE__OK)
         participant->worker->stats->refusals++;
 }

@@ -1,0 +1,172 @@
+"""A cluster of the real programs, made to be broken: one or three NATS servers, shards and gateways on loopback, which
+integration/cluster.py starts and stops, with everything that can befall them.
+
+Whoever uses it is alone in its network namespace (the suites' `run` sees to that), so that packets can be dropped. Every
+process reaches NATS by an address of its own, 127.64.N.1: dropping what goes to and from it cuts that process off the bus,
+whichever server and however often it connects. Clients of odd seats come from 127.1.0.0/16 or 127.3.0.0/16
+(tests/load/participant.c).
+"""
+import itertools
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "integration"))
+from cluster import API_KEY, API_SECRET, PLAIN, Cluster, Process, free_port, merged, wait_for  # noqa: E402
+
+ODD_SEATS, ODD_SEATS_MOVED = "127.1.0.0/16", "127.3.0.0/16"
+BUS_ADDRESSES = (f"127.64.{i}.1" for i in itertools.count())  # no two processes have the same
+WHOLE_TIMEOUT_S = 90
+
+
+def now_us():
+    """CLOCK_MONOTONIC, as histories have it."""
+    return time.monotonic_ns() // 1000
+
+
+class Fleet(Cluster):
+    def __init__(self, gateways=2, shards=3, nats=3, **options):
+        self.nats_names = [f"nats-{i + 1}" for i in range(nats)]
+        self.nats_ports = {name: (free_port(), free_port(), free_port()) for name in self.nats_names}
+        self.bus_addresses = {}
+        super().__init__(gateways=gateways, shards=shards, build=options.pop("build", PLAIN), **options)
+
+    # --- Configuration
+
+    def bus_address(self, name):
+        if name not in self.bus_addresses:
+            self.bus_addresses[name] = next(BUS_ADDRESSES)
+        return self.bus_addresses[name]
+
+    def common_config(self, name):
+        # Each prefers another server, so that they are spread over all.
+        order = sorted(self.nats_names, key=lambda server: (self.nats_names.index(server) + len(name) + ord(name[-1])) % 8)
+        servers = [f"nats://{self.bus_address(name)}:{self.nats_ports[server][0]}" for server in order]
+        return merged(super().common_config(name), {"nats": {"servers": servers}, "log": {"level": "info"}})
+
+    def nats_config(self, name):
+        port, monitor, route = self.nats_ports[name]
+        text = (f'server_name: {name}\nlisten: "0.0.0.0:{port}"\nhttp: "127.0.0.1:{monitor}"\nwrite_deadline: "1s"\n'
+                f'jetstream {{ store_dir: "{self.directory / name}", max_memory_store: 16MB, max_file_store: 256MB }}\n')
+        if len(self.nats_names) > 1:
+            routes = ", ".join(f'"nats-route://127.0.0.1:{ports[2]}"' for ports in self.nats_ports.values())
+            text += f'cluster {{ name: faults, listen: "127.0.0.1:{route}", routes: [{routes}] }}\n'
+        path = self.directory / f"{name}.conf"
+        path.write_text(text)
+        return path
+
+    # --- Processes
+
+    def start_nats(self):
+        for name in self.nats_names:
+            self.launch(name)
+        self.wait_ready(*self.nats_names)
+
+    def launch(self, name):
+        if not name.startswith("nats"):
+            return super().launch(name)
+        self.processes[name] = Process(name, ["nats-server", "-c", self.nats_config(name)], self.directory,
+                                       self.nats_ports[name][1], "/healthz")
+        return self.processes[name]
+
+    def names(self):
+        return self.nats_names + self.shard_names + self.gateway_names
+
+    def freeze(self, name):
+        self.processes[name].signal(signal.SIGSTOP)
+
+    def thaw(self, name):
+        self.processes[name].signal(signal.SIGCONT)
+
+    def terminate_all(self, *names):
+        """SIGTERM to all of them together, and good ends."""
+        ending = [self.processes.pop(name) for name in names]
+        for process in ending:
+            process.signal(signal.SIGTERM)
+        for process in ending:
+            process.wait()
+            # nats-server ends a SIGTERM with status 1.
+            self._check_ended(process, process.popen.returncode if process.name.startswith("nats") else 0)
+
+    def kill_all(self, *names):
+        dying = [self.processes.pop(name) for name in names]
+        for process in dying:
+            process.signal(signal.SIGKILL)
+        for process in dying:
+            process.wait()
+
+    def restore(self):
+        """Starts what is missing and waits until everything is ready and agrees on who is there."""
+        for name in self.names():
+            if name not in self.processes:
+                self.launch(name)
+        self.wait_whole()
+
+    def wait_whole(self):
+        self.wait_ready(*self.names())
+
+        def agreed():
+            views = {(m.get("signalbox_view_generation"), m.get("signalbox_view_sequence"), m.get("signalbox_view_shards"),
+                      m.get("signalbox_view_gateways")) for m in map(self.metrics_of, self.shard_names + self.gateway_names)}
+            return len(views) == 1 and views.pop()[2:] == (len(self.shard_names), len(self.gateway_names))
+        wait_for(agreed, "one view with everybody in it", WHOLE_TIMEOUT_S, 0.05)
+
+    def metrics_of(self, name):
+        try:
+            return self.processes[name].metrics()
+        except (KeyError, RuntimeError):
+            return {}
+
+    def connections(self):
+        return sum(self.metrics_of(name).get("active_websocket_connections", 0) for name in self.gateway_names)
+
+    def wait_connections(self, count, timeout_s):
+        """False if not so many clients are connected in time: whoever judges the run will see that too."""
+        try:
+            wait_for(lambda: self.connections() >= count, "connections", timeout_s, 0.05)
+        except TimeoutError:
+            return False
+        return True
+
+    def view(self):
+        """The view as signalboxctl shows it."""
+        servers = ",".join(f"nats://127.0.0.1:{ports[0]}" for ports in self.nats_ports.values())
+        done = subprocess.run([self.build / "ctl" / "signalboxctl", "view", "--json", "--nats", servers], check=True,
+                              capture_output=True, text=True)
+        return json.loads(done.stdout)
+
+    def incarnations(self):
+        """{shard: incarnation} of the present view, as histories have them."""
+        return {shard["id"]: int(shard["incarnation"], 16) for shard in self.view()["shards"]}
+
+    # --- The network
+
+    @staticmethod
+    def filter_packets(action, *matches):
+        for chain, match in matches:
+            subprocess.run(["iptables", "-w", action, chain, "-i", "lo", *match, "-j", "DROP"], check=True, capture_output=True)
+
+    def client_matches(self, network):
+        """Both ways, and only between clients and gateways."""
+        return [("INPUT", ["-p", "tcp", way, network, "--" + side, str(port)]) for port in self.ports.values()
+                for way, side in (("-s", "dport"), ("-d", "sport"))]
+
+    def cut_clients(self, *networks):
+        for network in networks:
+            self.filter_packets("-A", *self.client_matches(network))
+
+    def reconnect_clients(self, *networks):
+        for network in networks:
+            self.filter_packets("-D", *self.client_matches(network))
+
+    def bus_matches(self, name):
+        return [("INPUT", ["-s", self.bus_address(name)]), ("INPUT", ["-d", self.bus_address(name)])]
+
+    def cut_bus(self, name):
+        self.filter_packets("-A", *self.bus_matches(name))
+
+    def reconnect_bus(self, name):
+        self.filter_packets("-D", *self.bus_matches(name))
