@@ -2,6 +2,7 @@
  * measures the servers between the phases and reports. */
 #include "common/clock.h"
 #include "tests/load/conn.h"
+#include "tests/load/live.h"
 #include "tests/load/report.h"
 #include "tests/load/worker.h"
 #include <errno.h>
@@ -23,9 +24,10 @@ struct coordinator {
     struct worker_stats total;
     pid_t pids[PROCESSES_MAX];
     struct report report;
+    struct series series;
+    struct live live;
     int64_t progress_us;
     int serial;
-    bool progress;
 };
 
 static volatile sig_atomic_t interrupted;
@@ -120,23 +122,38 @@ static void sum_up(struct coordinator *coordinator, bool histograms)
 
 /* --- phases --- */
 
-static void show_progress(struct coordinator *coordinator, const char *what, int64_t begun_us)
+static struct pids worker_pids(const struct coordinator *coordinator)
 {
-    const struct worker_stats *total = &coordinator->total;
+    struct pids pids = {.count = coordinator->options.processes};
+    memcpy(pids.pids, coordinator->pids, sizeof coordinator->pids);
+    return pids;
+}
+
+/* What the series is made of, as it is now. */
+static struct series_input look(struct coordinator *coordinator, enum phase phase)
+{
+    struct pids swarm = worker_pids(coordinator);
+    struct series_input input = {.at_us = clock_mono_us(), .phase = phase, .total = &coordinator->total};
+    sum_up(coordinator, true);
+    observe_quickly(&coordinator->options.gateways, &input.gateways_bytes, &input.gateways_cpu_us);
+    observe_quickly(&coordinator->options.shards, &input.shards_bytes, &input.shards_cpu_us);
+    observe_quickly(&swarm, &input.swarm_bytes, &input.swarm_cpu_us);
+    return input;
+}
+
+static void watch(struct coordinator *coordinator, enum phase phase, const char *what, int64_t begun_us)
+{
     int64_t now_us = clock_mono_us();
-    if (!coordinator->progress || now_us < coordinator->progress_us)
+    if (now_us >= coordinator->series.due_us) {
+        struct series_input input = look(coordinator, phase);
+        series_add(&coordinator->series, &input);
+    }
+    if (now_us < coordinator->progress_us)
         return;
     coordinator->progress_us = now_us + PROGRESS_US;
     sum_up(coordinator, false);
-    fprintf(stderr,
-            "\r\033[K%-7s %4d s  joined %llu of %u  messages %llu  events %llu  repeated %llu  lost connections %llu  "
-            "violations %llu",
-            what, (int)((now_us - begun_us) / 1000000), (unsigned long long)total->joined,
-            coordinator->options.participants, (unsigned long long)total->directed_delivered,
-            (unsigned long long)total->room_events, (unsigned long long)total->directed_repeats,
-            (unsigned long long)total->disconnects_unexpected,
-            (unsigned long long)(total->violations_roster + total->violations_order + total->violations_protocol));
-    fflush(stderr);
+    live_show(&coordinator->live, &coordinator->options, &coordinator->total, &coordinator->series, what,
+              now_us - begun_us);
 }
 
 static bool all_reached(const struct coordinator *coordinator)
@@ -179,7 +196,7 @@ static bool run_phase(struct coordinator *coordinator, enum phase phase, const c
         usleep(POLL_US);
         if (driven && phase == PHASE_HOLD && told_to_go(coordinator))
             break;
-        show_progress(coordinator, what, begun_us);
+        watch(coordinator, phase, what, begun_us);
         if (!workers_alive(coordinator) && !all_reached(coordinator))
             coordinator->report.failure = "a worker process ended early";
         else if (interrupted && phase != PHASE_LEAVE)
@@ -205,8 +222,7 @@ static bool check(struct coordinator *coordinator)
 static int take_sample(struct coordinator *coordinator, enum moment moment)
 {
     struct sample *sample = &coordinator->report.samples[moment];
-    struct pids swarm = {.count = coordinator->options.processes};
-    memcpy(swarm.pids, coordinator->pids, sizeof coordinator->pids);
+    struct pids swarm = worker_pids(coordinator);
     if (observe_tier(&coordinator->options.gateways, &sample->gateways) != 0 ||
         observe_tier(&coordinator->options.shards, &sample->shards) != 0 || observe_tier(&swarm, &sample->swarm) != 0)
         return -1;
@@ -224,8 +240,8 @@ static bool storm(struct coordinator *coordinator, enum storm kind)
     static const struct {
         enum phase phase;
         const char *what;
-    } storms[STORMS] = {[STORM_FULL] = {PHASE_STORM_FULL, "storm, full handshakes"},
-                        [STORM_RESUMED] = {PHASE_STORM_RESUMED, "storm, resumed handshakes"}};
+    } storms[STORMS] = {
+        [STORM_FULL] = {PHASE_STORM_FULL, "storm"}, [STORM_RESUMED] = {PHASE_STORM_RESUMED, "storm-resumed"}};
     const struct swarm_options *options = &coordinator->options;
     struct storm_result *result = &coordinator->report.storms[kind];
     double rate = options->storm_rate > 0 ? options->storm_rate : SLOWEST_RATE;
@@ -285,7 +301,8 @@ int main(int argc, char **argv)
     conn_count_tls_memory();
     report->options = &coordinator.options;
     report->total = &coordinator.total;
-    coordinator.progress = !coordinator.options.quiet && isatty(STDERR_FILENO);
+    if (!coordinator.options.quiet && isatty(STDERR_FILENO))
+        coordinator.live.to = stderr;
     if (sodium_init() < 0)
         return EXIT_FAILURE;
     randombytes_buf(random, sizeof random);
@@ -298,6 +315,8 @@ int main(int argc, char **argv)
         stop_workers(&coordinator, false);
         return EXIT_FAILURE;
     }
+    struct series_input begin = look(&coordinator, PHASE_WAIT);
+    series_begin(&coordinator.series, &begin);
     if (take_sample(&coordinator, MOMENT_BEFORE) == 0)
         run_phases(&coordinator);
     else
@@ -307,8 +326,7 @@ int main(int argc, char **argv)
     stop_workers(&coordinator, have_left);
     if (failure != NULL)
         report->failure = failure;
-    if (coordinator.progress)
-        fputs("\r\033[K", stderr);
+    live_clear(&coordinator.live);
     sum_up(&coordinator, true);
-    return report_write(report) ? EXIT_SUCCESS : EXIT_FAILURE;
+    return report_write(report, &coordinator.series) ? EXIT_SUCCESS : EXIT_FAILURE;
 }

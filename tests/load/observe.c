@@ -57,6 +57,32 @@ int observe_tier(const struct pids *pids, struct usage *ret_usage)
     return 0;
 }
 
+static int64_t read_resident_bytes(pid_t pid)
+{
+    char path[64];
+    long pages = 0;
+    snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "%*d %ld", &pages) != 1)
+        pages = 0;
+    fclose(file);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+void observe_quickly(const struct pids *pids, int64_t *ret_resident_bytes, int64_t *ret_cpu_us)
+{
+    int64_t resident_bytes = 0, cpu_us = 0;
+    for (size_t i = 0; i < pids->count; i++) {
+        int64_t used_us = read_cpu_us(pids->pids[i]);
+        resident_bytes += read_resident_bytes(pids->pids[i]);
+        cpu_us += used_us > 0 ? used_us : 0;
+    }
+    *ret_resident_bytes = resident_bytes;
+    *ret_cpu_us = cpu_us;
+}
+
 int64_t observe_kernel_bytes(void)
 {
     return read_kib_line("/proc/meminfo", "Slab");

@@ -13,6 +13,8 @@ struct usage {
 
 /* Sums over the processes. -1 with a message on standard error if one cannot be read. */
 int observe_tier(const struct pids *pids, struct usage *ret_usage);
+/* Sums of resident memory and of CPU time so far: cheap enough for every second. A process that is gone counts 0. */
+void observe_quickly(const struct pids *pids, int64_t *ret_resident_bytes, int64_t *ret_cpu_us);
 /* The kernel's slab, of which sockets are a part: a figure for the machine, not for a process. -1 if unknown. */
 int64_t observe_kernel_bytes(void);
 

@@ -51,6 +51,7 @@ static const char HELP[] =
     "What is reported\n"
     "  --json FILE              write the result there\n"
     "  --history DIR            write down what everybody sent, received and saw, for tests/faults/history.py\n"
+    "  --html FILE              write a report with plots there\n"
     "  --quiet                  no progress line\n"
     "  --gateway-pids A,B,...   measure these processes' memory and CPU time, per connection\n"
     "  --shard-pids A,B,...     the same, per participant\n";
@@ -192,6 +193,9 @@ static enum options_result take(struct swarm_options *options, int option, const
     case 'a':
         options->ca_file = value;
         break;
+    case 'L':
+        options->html_file = value;
+        break;
     case 'J':
         options->json_file = value;
         break;
@@ -284,6 +288,7 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
         {"in-flight", required_argument, NULL, 'f'},
         {"settle", required_argument, NULL, 'e'},
         {"json", required_argument, NULL, 'J'},
+        {"html", required_argument, NULL, 'L'},
         {"gateway-pids", required_argument, NULL, 'G'},
         {"shard-pids", required_argument, NULL, 'H'},
         {"history", required_argument, NULL, OPTION_HISTORY},

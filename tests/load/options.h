@@ -41,7 +41,7 @@ struct pids {
 struct swarm_options {
     struct target targets[URLS_MAX];
     size_t target_count;
-    const char *key, *secret, *ca_file, *json_file, *history_dir;
+    const char *key, *secret, *ca_file, *json_file, *html_file, *history_dir;
     unsigned participants, processes;
     unsigned room_size_fixed; /* 0: drawn, with the mean below */
     double room_size_mean;

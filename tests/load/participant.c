@@ -610,7 +610,10 @@ static void on_timer(struct timer *timer, int64_t now_ms)
     struct participant *participant = container_of(timer, struct participant, timer);
     switch ((enum participant_state)participant->state) {
     case PARTICIPANT_WAITING:
-        participant_connect(participant, participant->due_us);
+        /* Not at once: thousands that retry together would starve each other in this process, which no crowd of real
+         * clients has to share. */
+        participant->state = PARTICIPANT_QUEUED;
+        list_append(&participant->worker->retries, &participant->queued);
         break;
     case PARTICIPANT_CONNECTING:
     case PARTICIPANT_SYNCING:

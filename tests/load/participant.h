@@ -98,7 +98,8 @@ struct worker {
     struct conn_context *conns;
     struct timer_wheel wheel;
     struct arena arena;
-    struct list queue; /* to be connected, at the worker's pace */
+    struct list queue;   /* to be connected, at the worker's pace */
+    struct list retries; /* to be connected as soon as there is room among those on their way */
     struct participant *participants;
     struct room *rooms;
     uint32_t participant_count, room_count, in_flight;

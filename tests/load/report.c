@@ -1,4 +1,5 @@
 #include "tests/load/report.h"
+#include "tests/load/html.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -128,10 +129,11 @@ static void cost(json_t *figures, const struct report *report)
                "<=", PARTICIPANT_BAR_BYTES);
         cpu(figures, "shards", &before->shards, &joined->shards, &idle->shards, &held->shards, report);
     }
-    barred(figures, "swarm_bytes_per_client_beside_tls",
-           per_participant(report, before->swarm.pss_bytes - before->swarm_tls_bytes,
-                           held->swarm.pss_bytes - held->swarm_tls_bytes),
-           "bytes", "<=", CLIENT_BAR_BYTES);
+    if (!options->bare)
+        barred(figures, "swarm_bytes_per_client_beside_tls",
+               per_participant(report, before->swarm.pss_bytes - before->swarm_tls_bytes,
+                               held->swarm.pss_bytes - held->swarm_tls_bytes),
+               "bytes", "<=", CLIENT_BAR_BYTES);
     plain(figures, "swarm_tls_bytes_per_client",
           per_participant(report, before->swarm_tls_bytes, held->swarm_tls_bytes), "bytes");
     cpu(figures, "swarm", &before->swarm, &joined->swarm, &idle->swarm, &held->swarm, report);
@@ -224,7 +226,7 @@ static json_t *settings(const struct swarm_options *options)
                      (int)options->in_flight, "seed", (json_int_t)options->seed);
 }
 
-bool report_write(const struct report *report)
+bool report_write(const struct report *report, const struct series *series)
 {
     json_t *figures = json_array(), *latency = json_object();
 #define X(name, what) latencies(figures, latency, #name, &report->total->name##_us);
@@ -246,6 +248,8 @@ bool report_write(const struct report *report)
         fprintf(stderr, "signalbox-swarm: cannot write %s\n", path);
         good = false;
     }
+    if (report->options->html_file != NULL)
+        good &= html_write(report->options->html_file, report, series, figures, good);
     json_decref(result);
     return good;
 }

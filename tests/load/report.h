@@ -7,6 +7,7 @@
 
 #include "tests/load/observe.h"
 #include "tests/load/options.h"
+#include "tests/load/series.h"
 #include "tests/load/stats.h"
 #include <stdbool.h>
 
@@ -36,7 +37,7 @@ struct report {
     const char *failure;  /* why the run ended early; NULL if it did not */
 };
 
-/* Prints the figures and writes the JSON file, if one was asked for. True if every promise held. */
-bool report_write(const struct report *report);
+/* Prints the figures and writes the JSON and HTML files that were asked for. True if every promise held. */
+bool report_write(const struct report *report, const struct series *series);
 
 #endif

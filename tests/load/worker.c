@@ -113,6 +113,10 @@ static void run_pace(struct worker *worker, struct pace *pace, int64_t now_us, v
 static void run_connects(struct loop *loop, int64_t now_us)
 {
     struct worker *worker = &loop->worker;
+    while (!list_empty(&worker->retries) && worker->in_flight < worker->options->in_flight) {
+        struct participant *next = list_first(&worker->retries, struct participant, queued);
+        participant_connect(next, next->due_us);
+    }
     while (!list_empty(&worker->queue) && worker->in_flight < worker->options->in_flight) {
         struct participant *next = list_first(&worker->queue, struct participant, queued);
         int64_t due_us = loop->begun_us;
@@ -378,6 +382,7 @@ int worker_run(const struct swarm_options *options, unsigned index, const char *
     timer_wheel_init(&worker->wheel, clock_mono_ms());
     arena_init(&worker->arena, MESSAGE_ARENA_MAX);
     list_init(&worker->queue);
+    list_init(&worker->retries);
     make_participants(worker);
     set_traffic(&loop, false, 0);
     pace_set(&loop.connects, 0, 0);
