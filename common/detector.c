@@ -319,14 +319,8 @@ bool detector_proposes(const struct detector *detector, int64_t now_ms)
     return true;
 }
 
-bool detector_may_act(const struct detector *detector, int64_t now_ms)
+static bool quorum_is_heard(const struct detector *detector, int64_t now_ms)
 {
-    if (detector->view == NULL)
-        return false;
-    if (detector->appended_ms != 0 && now_ms - detector->appended_ms <= detector->times.fence_ms)
-        return true;
-    if (detector->needs_append)
-        return false;
     size_t shards = 1;
     size_t all = 1;
     struct peer *peer, *next;
@@ -339,6 +333,19 @@ bool detector_may_act(const struct detector *detector, int64_t now_ms)
     }
     return 2 * shards > detector->view->shard_count &&
            2 * all > detector->view->shard_count + detector->view->gateway_count;
+}
+
+/* Whoever fell silent or was accused may be removed by an entry that is under way, or that has not been heard of yet:
+ * hearing the others again, who then accuse it no longer, says nothing about that. */
+bool detector_may_act(struct detector *detector, int64_t now_ms)
+{
+    if (detector->view == NULL)
+        return false;
+    if (detector->appended_ms != 0 && now_ms - detector->appended_ms <= detector->times.fence_ms)
+        return true;
+    if (!detector->needs_append && !quorum_is_heard(detector, now_ms))
+        detector->needs_append = true;
+    return !detector->needs_append;
 }
 
 bool detector_probe(struct detector *detector, struct node_address *ret_node, int64_t now_ms)

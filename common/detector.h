@@ -11,7 +11,7 @@
  *
  * Fence. A shard may act while, within `fence_ms`, it has heard more than half of the shards and more than half of all
  * processes of its view, itself included, none of them concurring in its removal; or while an append that lists it was
- * acknowledged within `fence_ms`.
+ * acknowledged within `fence_ms`. Once neither holds, it suspends itself until such an append.
  *
  * A process whose own loop was late by d extends every silence by d, so that a busy machine evicts nobody.
  *
@@ -70,8 +70,8 @@ size_t detector_concurrences(const struct detector *detector, Signalbox__Cluster
 size_t detector_remove(struct detector *detector, struct view *entry, int64_t now_ms);
 /* Whether this shard is the one to propose: no live shard of the view has a lower id. */
 bool detector_proposes(const struct detector *detector, int64_t now_ms);
-/* The fence. */
-bool detector_may_act(const struct detector *detector, int64_t now_ms);
+/* The fence. Once it has said no, only an append opens it again. */
+bool detector_may_act(struct detector *detector, int64_t now_ms);
 /* The next silent process that should be probed for a subscription, at most every `suspect_ms` each; false if none. */
 bool detector_probe(struct detector *detector, struct node_address *ret_node, int64_t now_ms);
 /* The lowest of the markers of all shards of the view. */

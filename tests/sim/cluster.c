@@ -2,7 +2,9 @@
 
 #include "common/bus.h"
 #include "common/mem.h"
+#include "common/sim_fault.h"
 #include "tests/sim/cluster_wiring.h"
+#include "tests/sim/story.h"
 #include <assert.h>
 #include <jansson.h>
 #include <sodium.h>
@@ -14,7 +16,7 @@
 enum { STARTED_MS = 1000, TOKEN_TTL_S = 86400, ECHO_LOST_MS = 1000, RECONNECT_MAX_MS = 500, DIAL_MS = 5 };
 static const int64_t wall_base_ms = 1900000000000;
 static const char secret[] = "a secret of the simulation, long enough to be one";
-const char *const cluster_room_names[CLUSTER_ROOMS] = {"one", "two", "three", "four"};
+const char *const cluster_room_names[CLUSTER_ROOMS] = {"one", "two", "eu/three", "four", "us/five", "six"};
 
 /* --- chance, time, story --------------------------------------------------------------------------------------- */
 
@@ -55,7 +57,9 @@ static void seed_ids(uint64_t seed)
 {
     static struct randombytes_implementation implementation = {
         .implementation_name = ids_name, .random = ids_word, .buf = ids_fill};
-    randombytes_set_implementation(&implementation);
+    /* Its first use draws, too. */
+    if (sodium_init() < 0 || randombytes_set_implementation(&implementation) != 0)
+        abort();
     id_state = seed;
 }
 
@@ -71,25 +75,36 @@ struct timer_wheel *world_wheel(struct world *world)
 
 void cluster_tell(struct world *world, const char *format, ...)
 {
-    char *line = world->story[world->story_count++ % CLUSTER_STORY];
-    int size = snprintf(line, CLUSTER_STORY_LINE, "%9.3f ", (double)world->now_ms / 1000);
     va_list args;
     va_start(args, format);
-    vsnprintf(line + size, CLUSTER_STORY_LINE - (size_t)size, format, args);
+    story_add(world->story, world->now_ms, STORY_CLUSTER, format, args);
     va_end(args);
-    if (world->verbose)
-        printf("%s\n", line);
 }
 
-void cluster_violated(struct world *world, const char *format, ...)
+void world_note(struct world *world, const char *room, const char *format, ...)
 {
     va_list args;
-    if (world->violation[0] != '\0')
+    int index = 0;
+    while (index < CLUSTER_ROOMS - 1 && strcmp(cluster_room_names[index], room) != 0)
+        index++;
+    if (!story_follows(world->story, index))
         return;
     va_start(args, format);
-    vsnprintf(world->violation, sizeof world->violation, format, args);
+    story_add(world->story, world->now_ms, index, format, args);
     va_end(args);
-    cluster_tell(world, "VIOLATION: %s", world->violation);
+}
+
+void cluster_violated(struct world *world, const char *invariant, int room, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    story_break(world->story, world->now_ms, invariant, room, format, args);
+    va_end(args);
+}
+
+bool cluster_broken(const struct world *world)
+{
+    return story_broken(world->story);
 }
 
 /* --- connections ----------------------------------------------------------------------------------------------- */
@@ -225,8 +240,15 @@ bool process_runs(const struct process *process)
 void process_start(struct process *process)
 {
     struct world *world = process->world;
-    bool gateway = process->index < world->gateways;
-    *process = (struct process){.world = world, .index = process->index, .alive = true, .life = ++world->lives};
+    int index = process->index;
+    bool gateway = index < world->gateways;
+    struct process before = {.weight = process->weight};
+    memcpy(before.region, process->region, sizeof before.region);
+    *process = before;
+    process->world = world;
+    process->index = index;
+    process->alive = true;
+    process->life = ++world->lives;
     timer_wheel_init(&process->wheel, world->now_ms);
     wiring_name(process, gateway ? NODE_GATEWAY : NODE_SHARD);
     wiring_open_core(process, world->keyring, &world->token_keys);
@@ -284,9 +306,21 @@ void process_leave(struct process *process)
 
 /* --- turns ----------------------------------------------------------------------------------------------------- */
 
+/* Two runs of one seed must agree in every step. */
+static void mix_digest(struct world *world, const struct event *event)
+{
+    uint64_t hash = world->digest ^ (uint64_t)world->now_ms;
+    hash = (hash ^ (uint64_t)event->kind ^ (uint64_t)(event->process != NULL ? event->process->index : -1) << 8) *
+           0x9e3779b97f4a7c15;
+    for (size_t i = 0; event->bytes != NULL && i < event->bytes->size; i++)
+        hash = (hash ^ event->bytes->data[i]) * 0x100000001b3;
+    world->digest = hash ^ (hash >> 29);
+}
+
 static void handle(struct world *world, struct event *event)
 {
     struct process *process = event->process;
+    mix_digest(world, event);
     if (event->kind == EVENT_WAKE) {
         if (process->alive && process->paused_until_ms == event->at_ms)
             cluster_tell(world, "%s wakes", process->address.id);
@@ -371,7 +405,7 @@ void world_run(struct world *world, int64_t ms)
 {
     int64_t end_ms = world->now_ms + ms;
     turn(world);
-    while (world->now_ms < end_ms && world->violation[0] == '\0') {
+    while (world->now_ms < end_ms && !cluster_broken(world)) {
         int64_t due_ms = next_due_ms(world);
         if (due_ms <= world->now_ms)
             due_ms = world->now_ms + 1;
@@ -382,20 +416,19 @@ void world_run(struct world *world, int64_t ms)
 
 /* --- beginning and end ----------------------------------------------------------------------------------------- */
 
-struct world *cluster_new(uint64_t seed, int shards, int gateways, enum sabotage sabotage, bool verbose)
+struct world *cluster_new(uint64_t seed, int shards, int gateways, struct story *story)
 {
     struct world *world = mem_new(struct world);
     char error[128];
-    assert(shards + gateways <= WORLD_PROCESSES_MAX);
+    assert(shards + gateways <= CLUSTER_PROCESSES_MAX);
     seed_ids(seed);
     world->seed = world->random = seed;
     world->now_ms = STARTED_MS;
-    world->sabotage = sabotage;
-    world->verbose = verbose;
+    world->story = story;
     world->shards = shards;
     world->gateways = gateways;
     world->times = membership_default_times;
-    if (sabotage == SABOTAGE_NO_NOTICE)
+    if (SIM_FAULT(NO_NOTICE))
         world->times.detector.notice_ms = 0;
     timer_wheel_init(&world->wheel, world->now_ms);
     world->keyring = jwt_keyring_new(0);
@@ -404,6 +437,7 @@ struct world *cluster_new(uint64_t seed, int shards, int gateways, enum sabotage
     token_key_init(&world->token_keys, "the cluster's secret of the simulation", NULL);
     for (int i = 0; i < CLUSTER_ROOMS; i++)
         world->rooms[i] = room_key_make("sim", cluster_room_names[i]);
+    world->processes = mem_zalloc((size_t)(shards + gateways) * sizeof *world->processes);
     for (int i = 0; i < shards + gateways; i++) {
         world->processes[i].world = world;
         world->processes[i].index = i;
@@ -426,10 +460,13 @@ void cluster_free(struct world **world_ptr)
     }
     for (size_t i = 0; i < world->event_count; i++)
         cluster_drop_event(&world->events[i]);
-    for (size_t i = 0; i < world->log_count; i++) {
-        payload_unref(&world->log[i].bytes);
-        view_unref(&world->log[i].view);
+    for (size_t i = 0; i < world->entry_count; i++) {
+        payload_unref(&world->entries[i].bytes);
+        view_unref(&world->entries[i].view);
     }
+    free(world->entries);
+    free(world->used_epochs);
+    free(world->processes);
     free(world->events);
     free(world->log);
     jwt_keyring_unref(&world->keyring);

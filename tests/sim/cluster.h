@@ -15,17 +15,7 @@
 #include "shard/shard.h"
 #include "tests/sim/world.h"
 
-enum { CLUSTER_ROOMS = 4, CLUSTER_STORY = 60, CLUSTER_STORY_LINE = 160 };
-
-/* Deliberate faults, each of which the checks must find. */
-enum sabotage {
-    SABOTAGE_NONE,
-    SABOTAGE_NO_FENCE,   /* a shard acts whatever it has heard */
-    SABOTAGE_NO_NOTICE,  /* whoever is accused is removed at once */
-    SABOTAGE_ACCEPT_ALL, /* messages of removed processes are taken in */
-    SABOTAGE_ASSUME,     /* an append without an answer is taken for done */
-    SABOTAGE_COUNT,
-};
+enum { CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PROCESSES_MAX = 72 };
 
 #define INJECTED_TABLE(X)                                                                                              \
     X(LOSS, "bus messages lost")                                                                                       \
@@ -44,7 +34,12 @@ enum sabotage {
     X(LEAVE, "graceful leaves")                                                                                        \
     X(JOIN, "joins of a new process")                                                                                  \
     X(REMOVAL, "removals by others")                                                                                   \
-    X(REJOIN, "rejoins as a new incarnation")
+    X(REJOIN, "rejoins as a new incarnation")                                                                          \
+    X(WEIGHT, "starts with another weight")                                                                            \
+    X(REGION, "starts in another region")                                                                              \
+    X(CLIENT_LOST, "clients' networks lost")                                                                           \
+    X(CLIENT_LEFT, "clients who left")                                                                                 \
+    X(CLIENT_RELOADED, "pages reloaded")
 
 enum injected {
 #define X(name, help) INJECTED_##name,
@@ -61,6 +56,8 @@ struct process {
     struct timer_wheel wheel;
     struct membership *membership;
     struct links *links;
+    char region[REGION_MAX + 1];
+    uint32_t weight;
     struct gateway *gateway; /* one of the two */
     struct shard *shard;
     bool alive, bus_up, acting, flush_wanted, release_wanted, rejoin_wanted, ended, leaving;
@@ -68,10 +65,10 @@ struct process {
     int64_t paused_until_ms;
     int64_t cut_until_ms; /* from the bus */
     int64_t links_due_ms; /* -1: nothing waits */
-    int64_t last_arrival_ms[WORLD_PROCESSES_MAX];
-    int64_t log_ms;                             /* requests to the log keep their order */
-    int64_t deaf_until_ms[WORLD_PROCESSES_MAX]; /* to what these send */
-    struct epoch epochs[CLUSTER_ROOMS];         /* the greatest that a gateway has seen */
+    int64_t last_arrival_ms[CLUSTER_PROCESSES_MAX];
+    int64_t log_ms;                               /* requests to the log keep their order */
+    int64_t deaf_until_ms[CLUSTER_PROCESSES_MAX]; /* to what these send */
+    struct epoch epochs[CLUSTER_ROOMS]; /* gateways: the greatest seen; shards: of the room held at the last check */
 };
 
 struct world_conn {
@@ -127,40 +124,65 @@ struct log_entry {
     struct view *view;
 };
 
+/* An epoch under which some shard has held a room. */
+struct used_epoch {
+    struct epoch epoch;
+    int room;
+};
+
+/* Who owns each room in a view, computed once. */
+struct owner_row {
+    struct view_number view;
+    uint64_t owners[CLUSTER_ROOMS]; /* incarnations; 0: nobody */
+};
+
+enum { CLUSTER_OWNER_ROWS = 64 };
+
+struct story;
+
 struct world {
     uint64_t seed, random;
     int64_t now_ms;
-    enum sabotage sabotage;
-    bool verbose, restless;
+    struct story *story;
+    bool restless, regions;
     struct timer_wheel wheel; /* of the clients */
     int shards, gateways;     /* gateways first */
-    struct process processes[WORLD_PROCESSES_MAX];
+    struct process *processes;
     struct membership_times times;
     uint32_t loss, duplication, delay_max_ms, log_trouble; /* permille, permille, ms, permille */
     uint64_t lives;
     int64_t leaderless_until_ms;
     struct log_entry *log;
     size_t log_count;
+    struct log_entry *entries; /* all that were ever appended, in the order of appending */
+    size_t entry_count;
     struct world_conn *conns;
     struct event *events; /* a heap */
     size_t event_count, event_capacity;
     uint64_t event_order;
+    uint64_t digest; /* of every event handled so far */
     struct jwt_keyring *keyring;
     struct token_keys token_keys;
     struct room_key rooms[CLUSTER_ROOMS];
+    struct owner_row owner_rows[CLUSTER_OWNER_ROWS];
+    struct used_epoch *used_epochs;
+    size_t used_epoch_count;
+    struct epoch live_epochs[CLUSTER_ROOMS]; /* the greatest under which an owner that may act has held the room */
     uint64_t injected[INJECTED_COUNT];
     int64_t overlap_since_ms, overlap_max_ms; /* two owners, both listed, while one of them lags behind the log */
-    char story[CLUSTER_STORY][CLUSTER_STORY_LINE];
-    uint64_t story_count;
-    char violation[320]; /* "" while everything holds */
 };
 
 extern const char *const cluster_room_names[CLUSTER_ROOMS];
 
-struct world *cluster_new(uint64_t seed, int shards, int gateways, enum sabotage sabotage, bool verbose);
+/* The story is borrowed. */
+struct world *cluster_new(uint64_t seed, int shards, int gateways, struct story *story);
 void cluster_free(struct world **world);
+/* What befell the cluster, or what it has done, for the story. */
 void cluster_tell(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void cluster_violated(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* `invariant` names what does not hold; `room` indexes cluster_room_names, or CLUSTER_NO_ROOM. The first counts. */
+void cluster_violated(struct world *world, const char *invariant, int room, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+bool cluster_broken(const struct world *world);
 
 void process_start(struct process *process);
 void process_crash(struct process *process);
@@ -168,7 +190,7 @@ void process_pause(struct process *process, int64_t ms);
 void process_cut(struct process *process, int64_t ms);
 void process_leave(struct process *process);
 bool process_runs(const struct process *process);
-/* As the wiring sees it, deliberate faults included. */
+/* As the wiring sees it. */
 bool process_may_act(struct process *process);
 
 /* cluster_bus.c: events in their order, the bus, the log. */
@@ -182,13 +204,19 @@ void cluster_publish(struct process *from, enum event_kind kind, const char *sub
 void cluster_probe(struct process *from, const struct node_address *node, struct payload *bytes);
 void cluster_log_request(struct process *from, enum event_kind kind, struct payload *bytes, uint64_t expected_seq);
 void cluster_log_handle(struct world *world, struct event *event);
-struct view *cluster_log_last(const struct world *world);
+/* The last that was appended, whatever has become of it since; NULL before the first. */
+struct view *cluster_newest_view(const struct world *world);
+/* The incarnation that owns the room in this view; 0: nobody. */
+uint64_t cluster_owner(struct world *world, const struct view *view, int room);
+int cluster_room_index(const struct world *world, const struct room_key *key);
 
 /* cluster_check.c: what must hold after every step, and at the end. */
 void cluster_check(struct world *world);
 void cluster_check_view(struct process *process, const struct view *old, const struct view *view);
 void cluster_check_item(struct process *process, const struct node_address *from);
-void cluster_check_calm(struct world *world);
+/* True if every process is where it should be once nothing befalls them any more; else says what is not, as a violation
+ * if `must`. */
+bool cluster_check_calm(struct world *world, bool must);
 bool cluster_lists(const struct view *view, const struct node_address *node);
 
 #endif

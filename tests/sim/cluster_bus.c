@@ -2,6 +2,7 @@
 
 #include "common/bus.h"
 #include "common/mem.h"
+#include "common/sim_fault.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,9 +127,9 @@ void cluster_probe(struct process *from, const struct node_address *node, struct
 
 /* --- the view log ---------------------------------------------------------------------------------------------- */
 
-struct view *cluster_log_last(const struct world *world)
+struct view *cluster_newest_view(const struct world *world)
 {
-    return world->log_count > 0 ? world->log[world->log_count - 1].view : NULL;
+    return world->entry_count > 0 ? world->entries[world->entry_count - 1].view : NULL;
 }
 
 void cluster_log_request(struct process *from, enum event_kind kind, struct payload *bytes, uint64_t expected_seq)
@@ -145,31 +146,54 @@ void cluster_log_request(struct process *from, enum event_kind kind, struct payl
                                 .number = expected_seq});
 }
 
+/* No two views have one number: nobody can have this one yet. */
+static void check_number(struct world *world, const struct view *view)
+{
+    for (int i = 0; i < world->gateways + world->shards; i++) {
+        const struct process *process = &world->processes[i];
+        const struct view *known = process->alive ? membership_view(process->membership) : NULL;
+        if (known != NULL && view_number_compare(known->number, view->number) == 0)
+            cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "another view than the one that %s has is %u.%u",
+                             process->address.id, (unsigned)view->number.generation, (unsigned)view->number.seq);
+    }
+}
+
+static void tell_appended(struct world *world, const struct process *from, const struct view *view)
+{
+    const struct view *last = world->log_count > 0 ? world->log[world->log_count - 1].view : NULL;
+    cluster_tell(world, "%s appends view %u.%u: %zu shards, %zu gateways, settled %u.%u", from->address.id,
+                 (unsigned)view->number.generation, (unsigned)view->number.seq, view->shard_count, view->gateway_count,
+                 (unsigned)view->settled.generation, (unsigned)view->settled.seq);
+    for (int i = 0; last != NULL && i < world->gateways + world->shards; i++) {
+        const struct process *process = &world->processes[i];
+        if (!cluster_lists(last, &process->address) || cluster_lists(view, &process->address) || process == from)
+            continue;
+        world->injected[INJECTED_REMOVAL] += process->alive;
+        cluster_tell(world, "  which removes %s", process->address.id);
+    }
+}
+
 static enum viewlog_result log_append(struct world *world, struct event *event)
 {
     if (event->number != world->log_count)
         return VIEWLOG_CONFLICT;
-    struct view *last = cluster_log_last(world);
     struct view *view = view_unpack(event->bytes->data, event->bytes->size, world->log_count + 1);
     if (view == NULL) {
-        cluster_violated(world, "an entry that cannot be read is appended");
+        cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "an entry that cannot be read is appended");
         return VIEWLOG_FAILED;
     }
+    const struct view *last = world->log_count > 0 ? world->log[world->log_count - 1].view : NULL;
     if (last != NULL && view_number_compare(view->number, last->number) <= 0)
-        cluster_violated(world, "view %u.%u is appended after %u.%u", (unsigned)view->number.generation,
-                         (unsigned)view->number.seq, (unsigned)last->number.generation, (unsigned)last->number.seq);
-    cluster_tell(world, "%s appends view %u.%u: %zu shards, %zu gateways", event->from->address.id,
-                 (unsigned)view->number.generation, (unsigned)view->number.seq, view->shard_count, view->gateway_count);
-    for (int i = 0; last != NULL && i < world->gateways + world->shards; i++) {
-        const struct process *process = &world->processes[i];
-        if (!cluster_lists(last, &process->address) || cluster_lists(view, &process->address) ||
-            process == event->from || !process->alive)
-            continue;
-        world->injected[INJECTED_REMOVAL]++;
-        cluster_tell(world, "  which removes %s", process->address.id);
-    }
+        cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "view %u.%u is appended after %u.%u",
+                         (unsigned)view->number.generation, (unsigned)view->number.seq,
+                         (unsigned)last->number.generation, (unsigned)last->number.seq);
+    check_number(world, view);
+    tell_appended(world, event->from, view);
+    struct log_entry entry = {.bytes = payload_ref(event->bytes), .view = view};
+    world->entries = mem_realloc(world->entries, (world->entry_count + 1) * sizeof *world->entries);
+    world->entries[world->entry_count++] = entry;
     world->log = mem_realloc(world->log, (world->log_count + 1) * sizeof *world->log);
-    world->log[world->log_count++] = (struct log_entry){.bytes = payload_ref(event->bytes), .view = view};
+    world->log[world->log_count++] = entry;
     return VIEWLOG_OK;
 }
 
@@ -193,7 +217,7 @@ void cluster_log_handle(struct world *world, struct event *event)
             delay_max_ms = LOG_TIMEOUT_MS;
             if (reachable && cluster_chance(world, 500)) {
                 log_append(world, event);
-            } else if (world->sabotage == SABOTAGE_ASSUME) {
+            } else if (SIM_FAULT(ASSUME_APPEND)) {
                 answer.result = VIEWLOG_OK;
                 answer.number = event->number + 1;
             }

@@ -7,13 +7,15 @@
  * the moment at which the log holds an entry without it, whatever anybody has read of it, it may not act. That, and
  * that a gateway takes nothing from a shard which is not in the gateway's own view, is what "never two accepted owners"
  * means for a log that nobody reads at once. */
-#include "tests/sim/cluster.h"
-
+#include "common/mem.h"
 #include "gateway/internal.h"
 #include "shard/internal.h"
+#include "tests/sim/cluster.h"
 #include <string.h>
 
-enum { LINKS_PENDING_MAX_ITEMS = 100000 };
+enum { LINKS_PENDING_MAX_ITEMS = 20000 };
+
+/* --- who owns what --------------------------------------------------------------------------------------------- */
 
 bool cluster_lists(const struct view *view, const struct node_address *node)
 {
@@ -24,23 +26,76 @@ bool cluster_lists(const struct view *view, const struct node_address *node)
     return found != NULL && found->incarnation == node->incarnation;
 }
 
-/* Views: numbers only grow, and each is used for one membership, the log's. */
+uint64_t cluster_owner(struct world *world, const struct view *view, int room)
+{
+    static const struct score_seed seed;
+    if (view == NULL)
+        return 0;
+    struct owner_row *row = &world->owner_rows[(view->number.generation * 31 + view->number.seq) % CLUSTER_OWNER_ROWS];
+    if (view_number_compare(row->view, view->number) != 0) {
+        row->view = view->number;
+        for (int i = 0; i < CLUSTER_ROOMS; i++) {
+            char region[REGION_MAX + 1];
+            room_region(cluster_room_names[i], region);
+            const struct view_node *owner = view_owner(view, &seed, &world->rooms[i], region);
+            row->owners[i] = owner != NULL ? owner->incarnation : 0;
+        }
+    }
+    return row->owners[room];
+}
+
+int cluster_room_index(const struct world *world, const struct room_key *key)
+{
+    for (int i = 0; i < CLUSTER_ROOMS; i++)
+        if (room_key_equal(&world->rooms[i], key))
+            return i;
+    return CLUSTER_NO_ROOM;
+}
+
+static bool owns(struct world *world, const struct process *shard, const struct process *by, int room)
+{
+    return cluster_owner(world, membership_view(by->membership), room) == shard->address.incarnation;
+}
+
+static bool is_accepted(struct world *world, const struct process *shard, int room)
+{
+    for (int i = 0; i < world->gateways; i++)
+        if (world->processes[i].alive && owns(world, shard, &world->processes[i], room))
+            return true;
+    return false;
+}
+
+/* --- views ----------------------------------------------------------------------------------------------------- */
+
+static const struct log_entry *find_entry(const struct world *world, struct view_number number)
+{
+    for (size_t i = world->entry_count; i-- > 0;)
+        if (view_number_compare(world->entries[i].view->number, number) == 0)
+            return &world->entries[i];
+    return NULL;
+}
+
+/* Numbers only grow, and each is used for one membership, the log's. */
 void cluster_check_view(struct process *process, const struct view *old, const struct view *view)
 {
     struct world *world = process->world;
-    uint64_t seq = view->number.seq;
-    cluster_tell(world, "%s has view %u.%u", process->address.id, (unsigned)view->number.generation, (unsigned)seq);
+    unsigned generation = (unsigned)view->number.generation, seq = (unsigned)view->number.seq;
+    if (process->shard != NULL)
+        cluster_tell(world, "%s has view %u.%u", process->address.id, generation, seq);
     if (old != NULL && view_number_compare(view->number, old->number) <= 0)
-        cluster_violated(world, "%s goes back from view %u to %u", process->address.id, (unsigned)old->number.seq,
-                         (unsigned)seq);
-    if (seq == 0 || seq > world->log_count) {
-        cluster_violated(world, "%s has view %u, which the log does not hold", process->address.id, (unsigned)seq);
+        cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "%s goes back from view %u.%u to %u.%u",
+                         process->address.id, (unsigned)old->number.generation, (unsigned)old->number.seq, generation,
+                         seq);
+    const struct log_entry *entry = find_entry(world, view->number);
+    if (entry == NULL) {
+        cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "%s has view %u.%u, which the log never held",
+                         process->address.id, generation, seq);
         return;
     }
     struct payload *bytes = view_pack(view);
-    const struct payload *logged = world->log[seq - 1].bytes;
-    if (bytes->size != logged->size || memcmp(bytes->data, logged->data, bytes->size) != 0)
-        cluster_violated(world, "%s has another view %u than the log", process->address.id, (unsigned)seq);
+    if (bytes->size != entry->bytes->size || memcmp(bytes->data, entry->bytes->data, bytes->size) != 0)
+        cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "%s has another view %u.%u than the log",
+                         process->address.id, generation, seq);
     payload_unref(&bytes);
 }
 
@@ -48,15 +103,16 @@ void cluster_check_view(struct process *process, const struct view *old, const s
 void cluster_check_item(struct process *process, const struct node_address *from)
 {
     if (!cluster_lists(membership_view(process->membership), from))
-        cluster_violated(process->world, "%s takes in what %s (%016llx) sent, which its view %u does not list",
-                         process->address.id, from->id, (unsigned long long)from->incarnation,
+        cluster_violated(process->world, "one owner", CLUSTER_NO_ROOM,
+                         "%s takes in what %s (%016llx) sent, which its view %u does not list", process->address.id,
+                         from->id, (unsigned long long)from->incarnation,
                          (unsigned)membership_view(process->membership)->number.seq);
 }
 
 static bool was_listed(const struct world *world, const struct node_address *node)
 {
-    for (size_t i = world->log_count; i-- > 0;)
-        if (cluster_lists(world->log[i].view, node))
+    for (size_t i = world->entry_count; i-- > 0;)
+        if (cluster_lists(world->entries[i].view, node))
             return true;
     return false;
 }
@@ -64,49 +120,35 @@ static bool was_listed(const struct world *world, const struct node_address *nod
 /* Whoever was removed by others may not act, from the moment of the entry. */
 static void check_fence(struct world *world, struct process *shard)
 {
-    if (membership_state(shard->membership) != MEMBERSHIP_ACTIVE || !process_may_act(shard) ||
-        cluster_lists(cluster_log_last(world), &shard->address))
+    const struct view *newest = cluster_newest_view(world);
+    if (membership_state(shard->membership) != MEMBERSHIP_ACTIVE || cluster_lists(newest, &shard->address) ||
+        !process_may_act(shard) || !was_listed(world, &shard->address))
         return;
-    if (was_listed(world, &shard->address))
-        cluster_violated(world, "%s may act though the log's view %zu has removed it", shard->address.id,
-                         world->log_count);
+    cluster_violated(world, "fence", CLUSTER_NO_ROOM, "%s may act though the log's view %u.%u has removed it",
+                     shard->address.id, (unsigned)newest->number.generation, (unsigned)newest->number.seq);
 }
 
-static const struct room *room_at(struct process *shard, const struct room_key *key)
-{
-    struct room *room, *next;
-    HASH_ITER(hh, shard->shard->rooms, room, next)
-        if (room_key_equal(&room->key, key))
-            return room;
-    return NULL;
-}
+/* --- rooms ----------------------------------------------------------------------------------------------------- */
 
-static bool owns(const struct world *world, const struct view *view, const struct process *shard, int room)
+/* The room as this shard serves it; NULL while it may not act, or does not hold the room. */
+static const struct room *served(struct process *shard, int room)
 {
-    struct score_seed seed = {0};
-    const struct view_node *owner = view != NULL ? view_owner(view, &seed, &world->rooms[room], "") : NULL;
-    return owner != NULL && owner->incarnation == shard->address.incarnation;
-}
-
-static bool is_accepted(struct world *world, const struct process *shard, int room)
-{
-    for (int i = 0; i < world->gateways; i++)
-        if (world->processes[i].alive && owns(world, membership_view(world->processes[i].membership), shard, room))
-            return true;
-    return false;
+    if (!process_runs(shard) || !process_may_act(shard))
+        return NULL;
+    return shard_find_room(shard->shard, &shard->world->rooms[room]);
 }
 
 /* Two who act on one room, each with members and accepted by somebody. */
 static bool is_overlap(struct world *world, int room)
 {
-    const struct process *first = NULL;
+    struct process *first = NULL;
     for (int i = world->gateways; i < world->gateways + world->shards; i++) {
         struct process *shard = &world->processes[i];
-        if (!process_runs(shard) || !process_may_act(shard) ||
-            !owns(world, membership_view(shard->membership), shard, room))
+        if (!shard->alive || shard_find_room(shard->shard, &world->rooms[room]) == NULL)
             continue;
-        const struct room *seated = room_at(shard, &world->rooms[room]);
-        if (seated == NULL || seated->total == 0 || !is_accepted(world, shard, room))
+        const struct room *seated = served(shard, room);
+        if (seated == NULL || seated->total == 0 || !owns(world, shard, shard, room) ||
+            !is_accepted(world, shard, room))
             continue;
         if (first != NULL)
             return true;
@@ -128,19 +170,68 @@ static void check_overlaps(struct world *world)
         world->overlap_max_ms = world->now_ms - world->overlap_since_ms;
 }
 
-/* Epochs only grow, as each gateway sees a room. */
-static void check_epochs(struct world *world, struct process *gateway)
+/* An epoch stands for one taking of one room by one owner. */
+static void use_epoch(struct process *shard, int room, const struct epoch *epoch)
 {
-    struct gw_room *room, *next;
-    HASH_ITER(hh, gateway->gateway->rooms, room, next)
-        for (int i = 0; i < CLUSTER_ROOMS; i++) {
-            if (!room->has_epoch || !room_key_equal(&room->key, &world->rooms[i]))
-                continue;
-            if (epoch_compare(&room->epoch, &gateway->epochs[i]) < 0)
-                cluster_violated(world, "%s goes back to epoch %s of room %s", gateway->address.id, room->epoch_text,
-                                 room->name);
-            gateway->epochs[i] = room->epoch;
-        }
+    struct world *world = shard->world;
+    char text[EPOCH_TEXT_MAX + 1];
+    epoch_format(epoch, text);
+    for (size_t i = 0; i < world->used_epoch_count; i++)
+        if (epoch_equal(&world->used_epochs[i].epoch, epoch))
+            cluster_violated(world, "epochs are used once", room, "%s takes room %s under epoch %s, which room %s had",
+                             shard->address.id, cluster_room_names[room], text,
+                             cluster_room_names[world->used_epochs[i].room]);
+    if (epoch->incarnation != shard->address.incarnation)
+        cluster_violated(world, "epochs are used once", room, "%s takes room %s under another's epoch %s",
+                         shard->address.id, cluster_room_names[room], text);
+    world->used_epochs = mem_realloc(world->used_epochs, (world->used_epoch_count + 1) * sizeof *world->used_epochs);
+    world->used_epochs[world->used_epoch_count++] = (struct used_epoch){.epoch = *epoch, .room = room};
+    world_note(world, cluster_room_names[room], "%s takes the room: epoch %s", shard->address.id, text);
+}
+
+static void check_rooms(struct world *world, struct process *shard)
+{
+    static const struct epoch none;
+    for (int i = 0; i < CLUSTER_ROOMS; i++) {
+        const struct room *room = shard_find_room(shard->shard, &world->rooms[i]);
+        const struct epoch *epoch = room != NULL ? &room->epoch : &none;
+        if (!epoch_equal(epoch, &shard->epochs[i]) && room != NULL)
+            use_epoch(shard, i, epoch);
+        else if (room == NULL && !epoch_equal(&shard->epochs[i], &none))
+            world_note(world, cluster_room_names[i], "%s gives the room up", shard->address.id);
+        shard->epochs[i] = *epoch;
+        if (room == NULL)
+            continue;
+        const struct shard_limits *limits = &shard->shard->options.limits;
+        if (room->ring_entries > limits->ring_entries || room->ring_bytes > limits->ring_bytes)
+            cluster_violated(world, "queues", i, "%s keeps %u batches of %u bytes for room %s", shard->address.id,
+                             room->ring_entries, room->ring_bytes, room->name);
+        if (room->total > limits->room_participants)
+            cluster_violated(world, "queues", i, "%u are in room %s", room->total, room->name);
+    }
+    if (HASH_COUNT(shard->shard->departures) > shard->shard->options.limits.departures ||
+        shard->shard->history_count > SHARD_HISTORY_MAX)
+        cluster_violated(world, "queues", CLUSTER_NO_ROOM, "%s remembers %u departures and %zu views",
+                         shard->address.id, HASH_COUNT(shard->shard->departures), shard->shard->history_count);
+}
+
+/* Epochs only grow, as each gateway sees a room. */
+static void check_gateway(struct world *world, struct process *process)
+{
+    struct gateway *gateway = process->gateway;
+    for (int i = 0; i < CLUSTER_ROOMS; i++) {
+        struct gw_room *room;
+        HASH_FIND(hh, gateway->rooms, &world->rooms[i], sizeof world->rooms[i], room);
+        if (room == NULL || !room->has_epoch)
+            continue;
+        if (epoch_compare(&room->epoch, &process->epochs[i]) < 0)
+            cluster_violated(world, "epochs only grow", i, "%s goes back to epoch %s of room %s", process->address.id,
+                             room->epoch_text, room->name);
+        process->epochs[i] = room->epoch;
+    }
+    if (gateway->orphan_count > gateway->options.limits.orphaned_sessions)
+        cluster_violated(world, "queues", CLUSTER_NO_ROOM, "%s keeps %zu sessions without a client",
+                         process->address.id, gateway->orphan_count);
 }
 
 void cluster_check(struct world *world)
@@ -149,36 +240,61 @@ void cluster_check(struct world *world)
         struct process *process = &world->processes[i];
         if (!process_runs(process))
             continue;
-        if (process->shard != NULL)
+        if (process->shard != NULL) {
             check_fence(world, process);
-        else
-            check_epochs(world, process);
+            check_rooms(world, process);
+        } else {
+            check_gateway(world, process);
+        }
         if (links_pending_items(process->links) > LINKS_PENDING_MAX_ITEMS)
-            cluster_violated(world, "%s holds %zu items that wait", process->address.id,
+            cluster_violated(world, "queues", CLUSTER_NO_ROOM, "%s holds %zu items that wait", process->address.id,
                              links_pending_items(process->links));
     }
     check_overlaps(world);
 }
 
-void cluster_check_calm(struct world *world)
+/* --- calm ------------------------------------------------------------------------------------------------------ */
+
+/* NULL, or what is not as it should be with a process once nothing befalls it any more. */
+static const char *unrest(struct world *world, struct process *process)
 {
-    const struct view *last = cluster_log_last(world);
+    const struct view *last = cluster_newest_view(world), *view = membership_view(process->membership);
+    if (process->leaving)
+        return "has not left";
+    if (!cluster_lists(last, &process->address))
+        return "is not in the last view";
+    if (view == NULL || view_number_compare(view->number, last->number) != 0)
+        return "has not the last view";
+    if (!process_may_act(process))
+        return "may not act";
+    if (last->shard_count > 0 && view_number_compare(membership_marker(process->membership), last->number) < 0)
+        return "has not settled the last view";
+    for (int i = 0; process->shard != NULL && i < CLUSTER_ROOMS; i++)
+        if (shard_find_room(process->shard, &world->rooms[i]) != NULL && !owns(world, process, process, i))
+            return "holds a room that is another's";
+    return NULL;
+}
+
+bool cluster_check_calm(struct world *world, bool must)
+{
+    const struct view *last = cluster_newest_view(world);
     size_t alive = 0;
+    bool calm = true;
     for (int i = 0; i < world->gateways + world->shards; i++) {
         struct process *process = &world->processes[i];
         if (!process->alive)
             continue;
         alive++;
-        const struct view *view = membership_view(process->membership);
-        if (!cluster_lists(last, &process->address))
-            cluster_violated(world, "%s is not in the last view; it is %s", process->address.id,
+        const char *problem = unrest(world, process);
+        calm &= problem == NULL;
+        if (problem != NULL && must)
+            cluster_violated(world, "calm", CLUSTER_NO_ROOM, "%s %s; it is %s", process->address.id, problem,
                              membership_state_name(membership_state(process->membership)));
-        else if (view == NULL || view_number_compare(view->number, last->number) != 0)
-            cluster_violated(world, "%s has not the last view", process->address.id);
-        else if (!process_may_act(process))
-            cluster_violated(world, "%s may not act", process->address.id);
     }
-    if (last != NULL && alive != last->shard_count + last->gateway_count)
-        cluster_violated(world, "the last view lists %zu processes, and %zu live",
+    if (last == NULL || alive == last->shard_count + last->gateway_count)
+        return calm;
+    if (must)
+        cluster_violated(world, "calm", CLUSTER_NO_ROOM, "the last view lists %zu processes, and %zu live",
                          last->shard_count + last->gateway_count, alive);
+    return false;
 }

@@ -1,15 +1,16 @@
 #include "tests/sim/cluster_wiring.h"
 
+#include "common/sim_fault.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, NATS_SERVERS = 2, SHARD_WEIGHT = 100 };
+enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, NATS_SERVERS = 2 };
 
 bool process_may_act(struct process *process)
 {
     bool may_act = membership_may_act(process->membership, process->world->now_ms);
-    return may_act || (process->world->sabotage == SABOTAGE_NO_FENCE && process->shard != NULL);
+    return may_act || (SIM_FAULT(NO_FENCE) && process->shard != NULL);
 }
 
 /* --- links ----------------------------------------------------------------------------------------------------- */
@@ -30,7 +31,7 @@ static enum link_verdict on_link_judge(void *ctx, const struct node_address *fro
     struct view *view = membership_view(process->membership);
     if (view == NULL || view_number_compare(number, view->number) > 0)
         return LINK_HOLD;
-    return cluster_lists(view, from) || process->world->sabotage == SABOTAGE_ACCEPT_ALL ? LINK_ACCEPT : LINK_REFUSE;
+    return cluster_lists(view, from) || SIM_FAULT(ACCEPT_REMOVED) ? LINK_ACCEPT : LINK_REFUSE;
 }
 
 static void on_link_item(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
@@ -343,8 +344,8 @@ void wiring_open_node(struct process *process)
     process->bus_up = process->acting = process->release_wanted = process->flush_wanted = false;
     process->links_due_ms = -1;
     process->links = links_new(&process->address, &link_handlers, process);
-    process->membership =
-        membership_new(&process->address, "", SHARD_WEIGHT, &world->times, &process->wheel, &actions, process);
+    process->membership = membership_new(&process->address, process->region, process->weight, &world->times,
+                                         &process->wheel, &actions, process);
     cluster_push(world, (struct event){.at_ms = world->now_ms + 1 + (int64_t)world_random(world, BUS_UP_MAX_MS),
                                        .kind = EVENT_BUS_UP,
                                        .process = process,

@@ -1,5 +1,6 @@
 #include "model_client.h"
 
+#include "common/epoch.h"
 #include "common/mem.h"
 #include <inttypes.h>
 #include <stdarg.h>
@@ -18,18 +19,20 @@ enum {
     BACKOFF_BASE_MS = 500,
     BACKOFF_MAX_MS = 15000,
     NAME_AGAIN_MS = 5000,
-    OVERTAKING_MS = 3000,
+    OVERTAKING_MS = 15000,
 };
 
 typedef Signalbox__V1__ClientMessage Request;
 typedef Signalbox__V1__ServerMessage Message;
 
-static void violated(struct model_client *client, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void violated(struct model_client *client, const char *invariant, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
-static void violated(struct model_client *client, const char *format, ...)
+static void violated(struct model_client *client, const char *invariant, const char *format, ...)
 {
     if (client->violation[0] != '\0')
         return;
+    client->invariant = invariant;
     int size = snprintf(client->violation, sizeof client->violation, "%s at %" PRId64 ": ", client->identity,
                         world_now_ms(client->world));
     va_list args;
@@ -74,15 +77,18 @@ static void put(struct model_client *client, struct model_participant *list, siz
     size_t i = find(list, *count, participant->sid);
     for (size_t n = 0; n < client->left_count; n++)
         if (strcmp(client->left[n], participant->sid) == 0)
-            violated(client, "%s has left and is back", participant->sid);
+            violated(client, "join and leave once", "%s has left and is back", participant->sid);
     if (i < *count && list[i].version > participant->version)
         return;
     if (i == MODEL_ROSTER_MAX) {
-        violated(client, "the roster is too large");
+        violated(client, "queues", "the roster is too large");
         return;
     }
-    if (i == *count)
+    if (i == *count) {
         (*count)++;
+        world_note(client->world, client->room, "%s is told of %s (%s)", client->identity, participant->identity,
+                   participant->sid);
+    }
     copy_text(list[i].sid, sizeof list[i].sid, participant->sid);
     copy_text(list[i].identity, sizeof list[i].identity, participant->identity);
     copy_text(list[i].name, sizeof list[i].name, participant->name);
@@ -94,6 +100,7 @@ static void remove_participant(struct model_client *client, const char *sid)
     size_t i = find(client->roster, client->roster_count, sid);
     if (i == client->roster_count)
         return;
+    world_note(client->world, client->room, "%s sees %s (%s) leave", client->identity, client->roster[i].identity, sid);
     remember_left(client, sid); /* which may point into the roster */
     client->roster[i] = client->roster[--client->roster_count];
 }
@@ -119,6 +126,17 @@ static void ask_sync(struct model_client *client, bool position_known, const cha
 }
 
 static void resend_all(struct model_client *client);
+
+/* Later owners have greater epochs, whichever gateway tells of them. */
+static void take_epoch(struct model_client *client, const char *text)
+{
+    struct epoch before, now;
+    if (!epoch_parse(text, &now))
+        violated(client, "epochs only grow", "%s is no epoch", text);
+    else if (epoch_parse(client->epoch, &before) && epoch_compare(&now, &before) < 0)
+        violated(client, "epochs only grow", "goes back from epoch %s to %s", client->epoch, text);
+    copy_text(client->epoch, sizeof client->epoch, text);
+}
 
 static void on_snapshot(struct model_client *client, const Signalbox__V1__Snapshot *snapshot)
 {
@@ -150,9 +168,11 @@ static void on_snapshot(struct model_client *client, const Signalbox__V1__Snapsh
     for (size_t i = 0; i < client->heard_count; i++)
         client->heard[i].continuous = false;
     client->has_position = true;
-    copy_text(client->epoch, sizeof client->epoch, snapshot->position->epoch);
+    take_epoch(client, snapshot->position->epoch);
     client->seq = snapshot->position->seq;
     client->snapshots++;
+    world_note(client->world, client->room, "%s has a snapshot: %zu at %" PRIu64 " of %s%s", client->identity,
+               client->page_count, client->seq, client->epoch, client->settling ? ", settling" : "");
     if (new_epoch)
         resend_all(client);
 }
@@ -168,13 +188,20 @@ static void on_room_message(struct model_client *client, const Signalbox__V1__Me
         copy_text(client->heard[i].from, sizeof client->heard[i].from, message->from);
     }
     struct model_heard *heard = &client->heard[i];
-    if (message->sender_seq <= heard->last)
+    if (message->sender_seq <= heard->last) {
+        /* A later owner may not know that an earlier one has put it into the order. */
+        if (strcmp(heard->epoch, client->epoch) == 0)
+            violated(client, "room messages", "message %" PRIu64 " of %s comes twice", message->sender_seq,
+                     message->from);
         return;
+    }
+    copy_text(heard->epoch, sizeof heard->epoch, client->epoch);
     if (heard->continuous && message->sender_seq != heard->last + 1)
-        violated(client, "room message %" PRIu64 " of %s after %" PRIu64, message->sender_seq, message->from,
-                 heard->last);
+        violated(client, "room messages", "room message %" PRIu64 " of %s after %" PRIu64, message->sender_seq,
+                 message->from, heard->last);
     if (strtoull(message->text, NULL, 10) != message->sender_seq)
-        violated(client, "room message %" PRIu64 " of %s says %s", message->sender_seq, message->from, message->text);
+        violated(client, "room messages", "room message %" PRIu64 " of %s says %s", message->sender_seq, message->from,
+                 message->text);
     heard->last = message->sender_seq;
     heard->continuous = true;
 }
@@ -327,14 +354,16 @@ static void on_acked(struct model_client *client, const Signalbox__V1__Route *ro
 {
     if (route->peer[0] == '\0') {
         if (route->ack > client->room_sent)
-            violated(client, "the room acknowledges %" PRIu64 " of %" PRIu64, route->ack, client->room_sent);
+            violated(client, "room messages", "the room acknowledges %" PRIu64 " of %" PRIu64, route->ack,
+                     client->room_sent);
         else if (route->ack > client->room_acked)
             client->room_acked = route->ack;
         return;
     }
     struct model_pair *pair = pair_with(client, route->peer);
     if (route->ack > pair->sent) {
-        violated(client, "%s acknowledges %" PRIu64 " of %" PRIu64, route->peer, route->ack, pair->sent);
+        violated(client, "directed messages", "%s acknowledges %" PRIu64 " of %" PRIu64, route->peer, route->ack,
+                 pair->sent);
     } else if (route->ack > pair->acked) {
         pair->acked = route->ack;
         pair->doublings = 0;
@@ -355,7 +384,8 @@ static void on_directed(struct model_client *client, const Message *message)
     if (route->seq < pair->expected)
         return;
     if (strtoull(message->message->text, NULL, 10) != pair->delivered + 1)
-        violated(client, "directed message %" PRIu64 " of %s says %s", route->seq, route->peer, message->message->text);
+        violated(client, "directed messages", "directed message %" PRIu64 " of %s says %s", route->seq, route->peer,
+                 message->message->text);
     pair->expected++;
     pair->delivered++;
 }
@@ -392,7 +422,7 @@ static void ping(struct model_client *client)
 static void on_hello_ok(struct model_client *client, const Signalbox__V1__HelloOk *ok)
 {
     if (client->sid[0] != '\0' && strcmp(client->sid, ok->sid) != 0)
-        violated(client, "resumed %s and became %s", client->sid, ok->sid);
+        violated(client, "sessions are kept", "resumed %s and became %s", client->sid, ok->sid);
     if (client->sid[0] == '\0')
         client->joins++;
     else
@@ -401,8 +431,12 @@ static void on_hello_ok(struct model_client *client, const Signalbox__V1__HelloO
     free(client->resume_token);
     client->resume_token = mem_strdup(ok->resume_token);
     if (ok->recovered)
-        copy_text(client->epoch, sizeof client->epoch, ok->position->epoch);
+        take_epoch(client, ok->position->epoch);
+    world_note(client->world, client->room, "%s is greeted as %s by %s for %s: %s, generation %" PRIu64,
+               client->identity, client->sid, ok->gateway, ok->shard, ok->recovered ? "recovered" : "not recovered",
+               ok->bind_generation);
     client->greeted = true;
+    client->held_ms = client->heard_ms;
     client->attempt = 0;
     client->asked_ms = client->name_said_ms = 0;
     client->pulling = false;
@@ -442,18 +476,22 @@ static bool overtaken(const struct model_client *client, Signalbox__V1__LeaveRea
 
 static void on_leave(struct model_client *client, const Signalbox__V1__Leave *leave)
 {
+    world_note(client->world, client->room, "%s is told to leave: reason %d, action %d, %s", client->identity,
+               (int)leave->reason, (int)leave->action, leave->message);
     if (leave->action == SIGNALBOX__V1__LEAVE_ACTION__REJOIN)
         forget_session(client);
-    else if (leave->action == SIGNALBOX__V1__LEAVE_ACTION__STOP && overtaken(client, leave->reason))
+    if (leave->action == SIGNALBOX__V1__LEAVE_ACTION__STOP && overtaken(client, leave->reason))
         forget_session(client);
     else if (leave->action == SIGNALBOX__V1__LEAVE_ACTION__STOP)
-        violated(client, "told to stop: reason %d, %s", (int)leave->reason, leave->message);
+        violated(client, "sessions are kept", "told to stop: reason %d, %s", (int)leave->reason, leave->message);
 }
 
 static void on_message(void *ctx, const Message *message)
 {
     struct model_client *client = ctx;
     client->heard_ms = world_now_ms(client->world);
+    if (client->greeted)
+        client->held_ms = client->heard_ms;
     switch (message->body_case) {
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_HELLO_OK:
         on_hello_ok(client, message->hello_ok);
@@ -465,7 +503,7 @@ static void on_message(void *ctx, const Message *message)
         break;
     }
     if (!client->greeted) {
-        violated(client, "message %d before hello_ok", (int)message->body_case);
+        violated(client, "order of a connection", "message %d before hello_ok", (int)message->body_case);
         return;
     }
     switch (message->body_case) {
@@ -482,6 +520,7 @@ static void on_message(void *ctx, const Message *message)
         on_acked(client, message->route);
         break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_UNDELIVERABLE:
+        world_note(client->world, client->room, "%s is told that %s has gone", client->identity, message->route->peer);
         if (model_client_find(client, message->route->peer) == NULL)
             end_pair(client, message->route->peer);
         break;
@@ -496,6 +535,7 @@ static void on_message(void *ctx, const Message *message)
 static void on_closed(void *ctx, uint16_t code)
 {
     struct model_client *client = ctx;
+    world_note(client->world, client->room, "%s is closed with %d", client->identity, (int)code);
     client->conn = NULL;
     back_off(client);
 }
@@ -524,6 +564,8 @@ static void dial(struct model_client *client)
     }
     message.body_case = SIGNALBOX__V1__CLIENT_MESSAGE__BODY_HELLO;
     message.hello = &hello;
+    world_note(client->world, client->room, "%s (%s) dials gateway %d", client->identity,
+               client->sid[0] != '\0' ? client->sid : "new", client->gateway);
     world_send(client->conn, &message);
     free(token);
 }
@@ -616,6 +658,7 @@ void model_client_join(struct model_client *client, int gateway)
 
 void model_client_lose(struct model_client *client, int gateway)
 {
+    world_note(client->world, client->room, "%s (%s) loses its network", client->identity, client->sid);
     world_disconnect(&client->conn, false);
     client->gateway = gateway;
     back_off(client);
@@ -623,6 +666,7 @@ void model_client_lose(struct model_client *client, int gateway)
 
 void model_client_leave(struct model_client *client, enum model_leave how)
 {
+    world_note(client->world, client->room, "%s (%s) leaves", client->identity, client->sid);
     if (how == MODEL_LEAVE_MESSAGE && client->conn != NULL && client->greeted) {
         Request message = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;
         Signalbox__V1__Leave leave = SIGNALBOX__V1__LEAVE__INIT;
@@ -636,6 +680,15 @@ void model_client_leave(struct model_client *client, enum model_leave how)
     world_disconnect(&client->conn, how == MODEL_LEAVE_CLOSE);
     client->wants_in = client->greeted = false;
     forget_session(client);
+}
+
+void model_client_reload(struct model_client *client, int gateway)
+{
+    world_note(client->world, client->room, "%s (%s) reloads its page", client->identity, client->sid);
+    world_disconnect(&client->conn, false);
+    client->greeted = false;
+    forget_session(client);
+    model_client_join(client, gateway);
 }
 
 void model_client_rename(struct model_client *client, const char *name)

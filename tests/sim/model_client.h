@@ -31,6 +31,7 @@ struct model_pair {
 struct model_heard {
     char from[SID_TEXT_SIZE + 1];
     uint64_t last;
+    char epoch[81];  /* in which the last one came */
     bool continuous; /* no snapshot has left any out since */
 };
 
@@ -42,6 +43,7 @@ struct model_client {
     struct world_conn *conn;
     bool greeted;
     int64_t dialled_ms, dialled_before_ms, next_dial_ms, heard_ms, pinged_ms;
+    int64_t held_ms; /* when a gateway that served the session was heard last */
     unsigned attempt;
     struct timer tick;
 
@@ -68,6 +70,7 @@ struct model_client {
     int64_t room_sent_ms;
 
     unsigned joins, resumes, snapshots;
+    const char *invariant;
     char violation[256]; /* "" while every promise holds */
 };
 
@@ -79,6 +82,8 @@ void model_client_join(struct model_client *client, int gateway);
 void model_client_lose(struct model_client *client, int gateway);
 enum model_leave { MODEL_LEAVE_MESSAGE, MODEL_LEAVE_CLOSE, MODEL_LEAVE_BEACON };
 void model_client_leave(struct model_client *client, enum model_leave how);
+/* Nothing of the old page is left, and nobody has been told: a new session of the same identity. */
+void model_client_reload(struct model_client *client, int gateway);
 void model_client_rename(struct model_client *client, const char *name);
 /* To somebody in the roster; false if the window is full or there is nobody. */
 bool model_client_send(struct model_client *client);

@@ -1,309 +1,241 @@
-/* sim --seeds A..B [--verbose] [--prove]: each seed draws a cluster, people in its rooms, and what befalls them;
- * what must hold is checked after every step and once it is quiet again. A failing seed prints its story. */
+/* sim [--seeds A..B | --seed N] [--jobs N] [--twice] [--verbose] [--json FILE]: plays the seeds, reports what befell
+ * them, and tells the story of those that fail.
+ *
+ * Seeds are shared out among processes; each reports a seed's result over a pipe. The story of a failing seed is told
+ * by playing it again, which must go exactly as it did before. */
 #include "common/log.h"
-#include "tests/sim/cluster.h"
-#include "tests/sim/model_client.h"
+#include "common/mem.h"
+#include "tests/sim/play.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
-enum {
-    PEOPLE_MAX = 8,
-    START_SPREAD_MS = 3000,
-    TROUBLE_MS = 40 * 1000,
-    CALM_MS = 60 * 1000,
-    ROSTERS_MS = 90 * 1000,
-    STEP_MAX_MS = 400,
+enum { JOBS_MAX = 64, STORIES_MAX = 5 };
+/* What --seeds 1..5000 must take on two cores at most. */
+static const double SECONDS_BAR = 600;
+
+struct options {
+    uint64_t first, last;
+    long jobs;
+    bool twice, verbose;
+    const char *json_path;
 };
 
-struct play {
-    struct world *world;
-    struct model_client people[PEOPLE_MAX];
-    int people_count;
+struct report {
+    struct options options;
+    uint64_t played, violations, fleets, repeated_otherwise;
+    uint64_t failed[STORIES_MAX];
+    uint64_t digests[STORIES_MAX];
+    uint64_t injected[INJECTED_COUNT];
+    int64_t overlap_max_ms;
+    double seconds;
 };
 
-static const char *const sabotage_names[SABOTAGE_COUNT] = {"none", "no fence", "no notice", "accept removed",
-                                                           "assume appends"};
-
-static int64_t between(struct world *world, int64_t low, int64_t high)
+static double seconds_now(void)
 {
-    return low + (int64_t)world_random(world, (uint64_t)(high - low + 1));
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static struct process *draw_process(struct world *world)
-{
-    return &world->processes[world_random(world, (uint64_t)(world->gateways + world->shards))];
-}
+/* --- one process's share --------------------------------------------------------------------------------------- */
 
-static int draw_gateway(struct world *world)
-{
-    int first = (int)world_random(world, (uint64_t)world->gateways);
-    for (int i = 0; i < world->gateways; i++) {
-        int index = (first + i) % world->gateways;
-        if (world->processes[index].alive && !world->processes[index].leaving)
-            return index;
-    }
-    return first;
-}
+struct message {
+    struct play_result result;
+    bool repeated_otherwise;
+};
 
-/* --- trouble --------------------------------------------------------------------------------------------------- */
-
-static void part(struct world *world, struct process *a, struct process *b, bool both_ways)
+static void play_share(const struct options *options, long job, int out)
 {
-    int64_t ms = between(world, 200, 8000);
-    if (a == b)
-        return;
-    world->injected[both_ways ? INJECTED_PARTITION : INJECTED_ONE_WAY]++;
-    cluster_tell(world, "%s hears nothing from %s%s for %d ms", a->address.id, b->address.id,
-                 both_ways ? " nor the other way" : "", (int)ms);
-    a->deaf_until_ms[b->index] = world->now_ms + ms;
-    if (both_ways)
-        b->deaf_until_ms[a->index] = world->now_ms + ms;
-}
-
-static void befall(struct world *world)
-{
-    struct process *process = draw_process(world);
-    uint64_t kind = world_random(world, 100);
-    if (!process->alive) {
-        if (kind < 60) {
-            world->injected[process->life > 0 ? INJECTED_RESTART : INJECTED_JOIN]++;
-            process_start(process);
+    for (uint64_t seed = options->first + (uint64_t)job; seed <= options->last; seed += (uint64_t)options->jobs) {
+        struct message message = {0};
+        struct story *story = story_new(STORY_CLUSTER, options->verbose);
+        play_seed(seed, story, &message.result);
+        story_free(&story);
+        if (options->twice) {
+            struct play_result again;
+            story = story_new(0, false);
+            play_seed(seed, story, &again);
+            story_free(&story);
+            message.repeated_otherwise = again.digest != message.result.digest;
         }
+        if (write(out, &message, sizeof message) != sizeof message)
+            _exit(1);
+    }
+    _exit(0);
+}
+
+/* --- all of them ----------------------------------------------------------------------------------------------- */
+
+/* Failing seeds are told of in their order, the lowest first. */
+static void note_failure(struct report *report, const struct play_result *result)
+{
+    size_t count = report->violations < STORIES_MAX ? (size_t)report->violations : STORIES_MAX;
+    size_t at = count < STORIES_MAX ? count : STORIES_MAX - 1;
+    report->violations++;
+    if (count == STORIES_MAX && report->failed[at] < result->seed)
         return;
+    for (; at > 0 && report->failed[at - 1] > result->seed; at--) {
+        report->failed[at] = report->failed[at - 1];
+        report->digests[at] = report->digests[at - 1];
     }
-    if (kind < 15) {
-        world->injected[INJECTED_CRASH]++;
-        process_crash(process);
-    } else if (kind < 45 && process_runs(process)) {
-        world->injected[INJECTED_PAUSE]++;
-        process_pause(process, between(world, 100, world_random(world, 2) != 0 ? 2500 : 10000));
-    } else if (kind < 55) {
-        part(world, process, draw_process(world), true);
-    } else if (kind < 65) {
-        part(world, process, draw_process(world), false);
-    } else if (kind < 80) {
-        world->injected[INJECTED_BUS_CUT]++;
-        process_cut(process, between(world, 200, 8000));
-    } else if (kind < 90) {
-        world->injected[INJECTED_LEADERLESS]++;
-        world->leaderless_until_ms = world->now_ms + between(world, 500, 9000);
-        cluster_tell(world, "the log has no leader");
-    } else if (!process->leaving && process_runs(process)) {
-        world->injected[INJECTED_LEAVE]++;
-        process_leave(process);
-    }
+    report->failed[at] = result->seed;
+    report->digests[at] = result->digest;
 }
 
-/* --- people ---------------------------------------------------------------------------------------------------- */
-
-static void act(struct play *play)
+static void add_result(struct report *report, const struct message *message)
 {
-    struct world *world = play->world;
-    struct model_client *person = &play->people[world_random(world, (uint64_t)play->people_count)];
-    const struct process *process = &world->processes[person->gateway];
-    uint64_t what = world_random(world, 20);
-    if (!person->wants_in) {
-        model_client_join(person, draw_gateway(world));
-    } else if (what == 0) {
-        uint64_t ways = process_runs(process) ? 3 : 2;
-        model_client_leave(person, (enum model_leave)world_random(world, ways));
-    } else if (what == 1) {
-        model_client_lose(person, draw_gateway(world));
-    } else if (what < 8) {
-        model_client_say(person);
-    } else {
-        model_client_send(person);
-    }
+    report->played++;
+    report->fleets += message->result.fleet;
+    report->repeated_otherwise += message->repeated_otherwise;
+    if (message->repeated_otherwise)
+        printf("seed %" PRIu64 " went otherwise the second time\n", message->result.seed);
+    for (int i = 0; i < INJECTED_COUNT; i++)
+        report->injected[i] += message->result.injected[i];
+    if (message->result.overlap_max_ms > report->overlap_max_ms)
+        report->overlap_max_ms = message->result.overlap_max_ms;
+    if (!message->result.held)
+        note_failure(report, &message->result);
 }
 
-/* As an address that several gateways share sends them to one that is there. */
-static void redirect(struct play *play)
+/* False if a process died: the seed that it was at is not among those played. */
+static bool play_all(struct report *report)
 {
-    for (int i = 0; i < play->people_count; i++) {
-        struct model_client *person = &play->people[i];
-        const struct process *process = &play->world->processes[person->gateway];
-        if (!process->alive || process->leaving)
-            person->gateway = draw_gateway(play->world);
-        if (person->violation[0] != '\0')
-            cluster_violated(play->world, "%s", person->violation);
-    }
-}
-
-static void pass(struct play *play, int64_t ms, bool trouble)
-{
-    struct world *world = play->world;
-    for (int64_t end_ms = world->now_ms + ms; world->now_ms < end_ms && world->violation[0] == '\0';) {
-        if (trouble) {
-            act(play);
-            if (world_random(world, world->restless ? 8 : 25) == 0)
-                befall(world);
+    int ends[2], status;
+    bool complete = true;
+    struct message message;
+    if (pipe(ends) != 0)
+        return false;
+    fflush(NULL);
+    for (long job = 0; job < report->options.jobs; job++) {
+        pid_t pid = fork();
+        if (pid < 0)
+            return false;
+        if (pid == 0) {
+            close(ends[0]);
+            play_share(&report->options, job, ends[1]);
         }
-        redirect(play);
-        world_run(world, between(world, 1, STEP_MAX_MS));
     }
+    close(ends[1]);
+    for (ssize_t size; (size = read(ends[0], &message, sizeof message)) != 0;) {
+        if (size == sizeof message)
+            add_result(report, &message);
+        else if (size > 0 || errno != EINTR)
+            abort();
+    }
+    close(ends[0]);
+    while (wait(&status) > 0)
+        complete &= status == 0;
+    return complete;
 }
 
-static void check_rosters(struct play *play)
+static bool tell_story(uint64_t seed, uint64_t digest)
 {
-    for (int i = 0; i < play->people_count; i++) {
-        const struct model_client *self = &play->people[i];
-        size_t expected = 0;
-        if (!self->wants_in)
+    struct play_result result;
+    struct story *story = story_new(STORY_CLUSTER, false);
+    play_seed(seed, story, &result);
+    int room = story_room(story);
+    story_free(&story);
+    story = story_new(room, false);
+    play_seed(seed, story, &result);
+    printf("seed %" PRIu64 ":\n", seed);
+    story_print(story, stdout);
+    story_free(&story);
+    if (result.digest != digest)
+        printf("seed %" PRIu64 " went otherwise the second time\n", seed);
+    return result.digest == digest;
+}
+
+/* --- the report ------------------------------------------------------------------------------------------------ */
+
+static bool figure(json_t *figures, const char *name, double value, const char *unit, const char *op, double bar)
+{
+    bool ok = strcmp(op, "<=") == 0 ? value <= bar : value == bar;
+    printf("figure %s %g %s bar %s %g %s\n", name, value, unit, op, bar, ok ? "ok" : "short");
+    json_array_append_new(figures, json_pack("{s:s, s:f, s:s, s:s, s:f, s:b}", "name", name, "value", value, "unit",
+                                             unit, "op", op, "bar", bar, "ok", ok));
+    return ok;
+}
+
+static bool print_report(const struct report *report, bool complete)
+{
+    const struct options *options = &report->options;
+    uint64_t wanted = options->last - options->first + 1;
+    json_t *figures = json_array(), *injected = json_object();
+    for (int i = 0; i < INJECTED_COUNT; i++) {
+        printf("%12" PRIu64 "  %s\n", report->injected[i], play_injected_help((enum injected)i));
+        json_object_set_new(injected, play_injected_help((enum injected)i),
+                            json_integer((json_int_t)report->injected[i]));
+    }
+    printf("%12" PRIu64 "  fleets of 8 shards and 64 gateways\n", report->fleets);
+    printf("%12" PRId64 "  ms at most that two listed shards acted on a room while news of a view travelled\n",
+           report->overlap_max_ms);
+    bool ok = complete;
+    ok &= figure(figures, "sim_seeds_not_played", (double)(wanted - report->played), "seeds", "==", 0);
+    ok &= figure(figures, "sim_violations", (double)report->violations, "seeds", "==", 0);
+    if (options->twice)
+        ok &= figure(figures, "sim_seeds_not_repeated", (double)report->repeated_otherwise, "seeds", "==", 0);
+    else
+        ok &= figure(figures, "sim_time", report->seconds, "s", "<=", SECONDS_BAR);
+    printf("%" PRIu64 " seeds, %" PRIu64 " violations\n", report->played, report->violations);
+    json_t *whole = json_pack("{s:o, s:o, s:b}", "figures", figures, "injected", injected, "ok", ok);
+    if (options->json_path != NULL && json_dump_file(whole, options->json_path, JSON_INDENT(2)) != 0) {
+        fprintf(stderr, "cannot write %s\n", options->json_path);
+        ok = false;
+    }
+    json_decref(whole);
+    return ok;
+}
+
+static bool parse_options(int argc, char **argv, struct options *options)
+{
+    static const struct option names[] = {{"seeds", required_argument, NULL, 's'},
+                                          {"seed", required_argument, NULL, '1'},
+                                          {"jobs", required_argument, NULL, 'j'},
+                                          {"twice", no_argument, NULL, 't'},
+                                          {"verbose", no_argument, NULL, 'v'},
+                                          {"json", required_argument, NULL, 'o'},
+                                          {0}};
+    for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
+        if (option == 's' && sscanf(optarg, "%" SCNu64 "..%" SCNu64, &options->first, &options->last) == 2)
             continue;
-        if (!self->greeted)
-            cluster_violated(play->world, "%s is not in room %s", self->identity, self->room);
-        for (int n = 0; n < play->people_count; n++) {
-            const struct model_client *other = &play->people[n];
-            if (!other->wants_in || strcmp(other->room, self->room) != 0)
-                continue;
-            expected++;
-            if (model_client_find(self, other->sid) == NULL)
-                cluster_violated(play->world, "%s does not see %s", self->identity, other->identity);
-        }
-        if (expected != self->roster_count)
-            cluster_violated(play->world, "%s sees %zu of %zu", self->identity, self->roster_count, expected);
+        if (option == '1' && sscanf(optarg, "%" SCNu64, &options->first) == 1)
+            options->last = options->first;
+        else if (option == 'j')
+            options->jobs = strtol(optarg, NULL, 10);
+        else if (option == 't')
+            options->twice = true;
+        else if (option == 'v')
+            options->verbose = true;
+        else if (option == 'o')
+            options->json_path = optarg;
+        else
+            return false;
     }
-}
-
-/* --- a seed ---------------------------------------------------------------------------------------------------- */
-
-static void begin(struct play *play)
-{
-    struct world *world = play->world;
-    world->loss = world_random(world, 3) == 0 ? (uint32_t)world_random(world, 200) : (uint32_t)world_random(world, 20);
-    world->duplication = (uint32_t)world_random(world, 100);
-    world->delay_max_ms = (uint32_t)world_random(world, world_random(world, 2) == 0 ? 5 : 60);
-    world->log_trouble = (uint32_t)world_random(world, 200);
-    world->restless = world_random(world, 3) == 0;
-    bool cold = world_random(world, 2) == 0;
-    for (int i = 0; i < world->gateways + world->shards; i++) {
-        if (cold)
-            world_run(world, between(world, 0, START_SPREAD_MS));
-        if (i == 0 || i == world->gateways || world_random(world, 5) != 0)
-            process_start(&world->processes[i]);
-    }
-    for (int i = 0; i < play->people_count; i++) {
-        char identity[32];
-        snprintf(identity, sizeof identity, "person-%d", i);
-        model_client_init(&play->people[i], world, identity, cluster_room_names[i % 3]);
-    }
-    pass(play, world_random(world, 2) == 0 ? 8000 : 100, false);
-}
-
-static void calm_down(struct play *play)
-{
-    struct world *world = play->world;
-    world->loss = world->duplication = world->delay_max_ms = world->log_trouble = 0;
-    world->leaderless_until_ms = 0;
-    cluster_tell(world, "trouble ends");
-    for (int i = 0; i < world->gateways + world->shards; i++) {
-        struct process *process = &world->processes[i];
-        memset(process->deaf_until_ms, 0, sizeof process->deaf_until_ms);
-        process->cut_until_ms = 0;
-        if (!process->alive && (i == 0 || i == world->gateways))
-            process_start(process);
-    }
-    pass(play, CALM_MS, false);
-    /* Whoever was leaving has left; somebody has to be there. */
-    cluster_check_calm(world);
-    for (int i = 0; i <= world->gateways; i += world->gateways)
-        if (!world->processes[i].alive)
-            process_start(&world->processes[i]);
-    pass(play, ROSTERS_MS, false);
-    check_rosters(play);
-}
-
-static void print_story(const struct world *world, uint64_t seed)
-{
-    uint64_t first = world->story_count > CLUSTER_STORY ? world->story_count - CLUSTER_STORY : 0;
-    printf("seed %" PRIu64 ": %s\n", seed, world->violation);
-    for (uint64_t i = first; i < world->story_count; i++)
-        printf("  %s\n", world->story[i % CLUSTER_STORY]);
-}
-
-/* True if everything held. */
-static bool run_seed(uint64_t seed, enum sabotage sabotage, bool verbose, bool quiet, uint64_t injected[],
-                     int64_t *overlap_max_ms)
-{
-    static const int shard_counts[] = {1, 2, 3, 8};
-    struct play play = {.people_count = 3 + (int)(seed % 6)};
-    play.world = cluster_new(seed, shard_counts[seed % 4], 1 + (int)(seed / 4 % 6), sabotage, verbose);
-    begin(&play);
-    pass(&play, TROUBLE_MS, true);
-    calm_down(&play);
-    bool held = play.world->violation[0] == '\0';
-    if (!held && !quiet)
-        print_story(play.world, seed);
-    for (int i = 0; i < INJECTED_COUNT; i++)
-        injected[i] += play.world->injected[i];
-    if (play.world->overlap_max_ms > *overlap_max_ms)
-        *overlap_max_ms = play.world->overlap_max_ms;
-    for (int i = 0; i < play.people_count; i++)
-        model_client_done(&play.people[i]);
-    cluster_free(&play.world);
-    return held;
-}
-
-static void print_injected(const uint64_t injected[])
-{
-    static const char *const helps[] = {
-#define X(name, help) help,
-        INJECTED_TABLE(X)
-#undef X
-    };
-    for (int i = 0; i < INJECTED_COUNT; i++)
-        printf("%12" PRIu64 "  %s\n", injected[i], helps[i]);
-}
-
-/* Each deliberate fault must be found within the seeds. */
-static int prove(uint64_t first, uint64_t last)
-{
-    int missed = 0;
-    for (int sabotage = 1; sabotage < SABOTAGE_COUNT; sabotage++) {
-        uint64_t injected[INJECTED_COUNT] = {0}, seed = first;
-        int64_t overlap_ms = 0;
-        while (seed <= last && run_seed(seed, (enum sabotage)sabotage, false, true, injected, &overlap_ms))
-            seed++;
-        printf("%-16s %s", sabotage_names[sabotage], seed <= last ? "caught" : "NOT CAUGHT");
-        printf(seed <= last ? ", seed %" PRIu64 "\n" : "\n", seed);
-        missed += seed > last;
-    }
-    return missed;
+    return optind == argc && options->first <= options->last && options->jobs >= 1 && options->jobs <= JOBS_MAX;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"seeds", required_argument, NULL, 's'},
-                                            {"verbose", no_argument, NULL, 'v'},
-                                            {"prove", no_argument, NULL, 'p'},
-                                            {0}};
-    uint64_t first = 1, last = 100, injected[INJECTED_COUNT] = {0}, violations = 0;
-    int64_t overlap_ms = 0;
-    bool verbose = false, proving = false;
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (option == 's' && sscanf(optarg, "%" SCNu64 "..%" SCNu64, &first, &last) == 2)
-            continue;
-        if (option != 'v' && option != 'p') {
-            fprintf(stderr, "usage: sim [--seeds A..B] [--verbose] [--prove]\n");
-            return 2;
-        }
-        verbose |= option == 'v';
-        proving |= option == 'p';
+    struct report report = {.options = {.first = 1, .last = 100, .jobs = sysconf(_SC_NPROCESSORS_ONLN)}};
+    if (!parse_options(argc, argv, &report.options)) {
+        fprintf(stderr, "usage: sim [--seeds A..B | --seed N] [--jobs N] [--twice] [--verbose] [--json FILE]\n");
+        return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     log_setup(LOG_ERROR, LOG_FORMAT_TEXT);
-    if (proving)
-        return prove(first, last) == 0 ? 0 : 1;
-    for (uint64_t seed = first; seed <= last; seed++)
-        violations += !run_seed(seed, SABOTAGE_NONE, verbose, false, injected, &overlap_ms);
-    print_injected(injected);
-    printf("%12" PRId64 "  ms at most that two listed shards acted on a room while news of a view travelled\n",
-           overlap_ms);
-    printf("%" PRIu64 " seeds, %" PRIu64 " violations\n", last - first + 1, violations);
-    return violations == 0 ? 0 : 1;
+    double started_s = seconds_now();
+    bool complete = play_all(&report);
+    report.seconds = seconds_now() - started_s;
+    for (uint64_t i = 0; i < report.violations && i < STORIES_MAX; i++)
+        complete &= tell_story(report.failed[i], report.digests[i]);
+    return print_report(&report, complete) ? 0 : 1;
 }

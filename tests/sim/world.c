@@ -362,6 +362,11 @@ void world_add_shard(struct world *world, int shard, int64_t spread_ms)
     learn_view(&world->processes[index], world->view);
 }
 
+/* This world's runs are short: nobody reads their story. */
+void world_note(struct world *world, const char *room, const char *format, ...)
+{
+}
+
 struct gateway *world_gateway(struct world *world, int gateway)
 {
     return world->processes[gateway].gateway;

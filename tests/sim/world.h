@@ -58,6 +58,9 @@ void world_set_faults(struct world *world, const struct world_faults *faults);
 void world_remove_shard(struct world *world, int shard, int64_t spread_ms);
 void world_add_shard(struct world *world, int shard, int64_t spread_ms);
 
+/* A step of this room, for the story of a run. */
+void world_note(struct world *world, const char *room, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* An access token for any room of that name; the caller frees it. */
 char *world_mint(struct world *world, const char *identity, const char *room);
 
