@@ -14,6 +14,7 @@
 
 #include "common/arena.h"
 #include "common/bucket.h"
+#include "common/give_back.h"
 #include "gateway/front.h"
 #include "gateway/net_address.h"
 #include "gateway/outqueue.h"
@@ -42,9 +43,8 @@ struct front {
 
     struct list conns;
     size_t socket_count, websocket_count;
-    size_t socket_peak; /* since memory was last given back */
-    struct timer give_back;
-    struct list dirty; /* conns that have something to write, or to tell */
+    struct give_back give_back; /* of sockets */
+    struct list dirty;          /* conns that have something to write, or to tell */
     struct loop_task flush;
     struct buf scratch; /* what one write is gathered in */
     struct arena arena; /* the message being decoded */

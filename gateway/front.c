@@ -26,8 +26,6 @@ enum {
     ARENA_FACTOR = 16, /* of a message's size: what its decoded form may take */
     CLOSE_TURN_MS = 10,
     CLOSE_PATIENCE_MS = 1000,
-    GIVE_BACK_MIN = 256, /* connections; the memory of fewer is not worth it */
-    GIVE_BACK_DELAY_MS = 500,
 };
 
 enum { PAUSE_FULL, PAUSE_NO_DESCRIPTORS };
@@ -67,29 +65,22 @@ static void resume_accept(struct timer *timer, int64_t now_ms)
     h2o_socket_read_start(front->listener, on_connection);
 }
 
-/* What many connections have left between the memory that is still in use is not given back by glibc on its own, and is
- * filled worse each time: ten storms of 2,500 connections took a process from 60 to 100 MB with 1 MB in use. */
-static void give_back_memory(struct timer *timer, int64_t now_ms)
+static void count_sockets(struct front *front)
 {
-    struct front *front = container_of(timer, struct front, give_back);
-    malloc_trim(0);
-    front->socket_peak = front->socket_count;
+    metric_set(M_CLIENT_SOCKETS, (int64_t)front->socket_count);
+    give_back_count(&front->give_back, front->socket_count);
 }
 
 void front_socket_opened(struct front *front)
 {
-    if (++front->socket_count > front->socket_peak)
-        front->socket_peak = front->socket_count;
-    metric_set(M_CLIENT_SOCKETS, (int64_t)front->socket_count);
+    front->socket_count++;
+    count_sockets(front);
 }
 
 void front_socket_gone(struct front *front)
 {
     front->socket_count--;
-    metric_set(M_CLIENT_SOCKETS, (int64_t)front->socket_count);
-    if (front->socket_peak >= GIVE_BACK_MIN && front->socket_count <= front->socket_peak / 2 &&
-        !timer_pending(&front->give_back))
-        timer_set(loop_timers(front->loop), &front->give_back, loop_now_ms(front->loop) + GIVE_BACK_DELAY_MS);
+    count_sockets(front);
 }
 
 static void flush(struct loop_task *task)
@@ -206,7 +197,7 @@ struct front *front_open(struct loop *loop, const struct front_options *options,
     list_init(&front->dirty);
     loop_task_init(&front->flush, flush);
     timer_init(&front->resume_accept, resume_accept);
-    timer_init(&front->give_back, give_back_memory);
+    give_back_init(&front->give_back, loop_timers(loop));
     arena_init(&front->arena, ARENA_FACTOR * (size_t)options->message_bytes);
     front->sockets_max = sockets_max(options->max_connections);
     front->peers = peers_new(front->sockets_max);
@@ -262,7 +253,7 @@ void front_close(struct front **front_ptr)
     assert(list_empty(&front->conns));
 
     loop_task_cancel(&front->flush);
-    timer_cancel(loop_timers(front->loop), &front->give_back);
+    give_back_done(&front->give_back);
     h2o_multithread_queue_t *queue = front->context.queue;
     h2o_context_dispose(&front->context);
     free(queue); /* which h2o_context_dispose() takes apart but forgets to free */

@@ -1,14 +1,13 @@
 /* Who has left for good, so that a late resume learns how it ended, and a late repeat of a join does nothing. */
-#include "common/mem.h"
 #include "common/metrics.h"
 #include "shard/internal.h"
-#include <stdlib.h>
 
 void departure_forget(struct departure *departure)
 {
     timer_cancel(departure->shard->wheel, &departure->expiry);
-    HASH_DEL(departure->shard->departures, departure);
-    free(departure);
+    struct shard *shard = departure->shard;
+    HASH_DEL(shard->departures, departure);
+    pool_free(&shard->departure_pool, departure);
 }
 
 static void on_departure_forgotten(struct timer *timer, int64_t now_ms)
@@ -26,7 +25,7 @@ void departure_remember(struct shard *shard, const struct sid *sid, const struct
             departure_forget(shard->departures);
             metric_add(M_DEPARTURES_FORGOTTEN, 1);
         }
-        departure = mem_new(struct departure);
+        departure = pool_alloc(&shard->departure_pool);
         departure->sid = *sid;
         departure->shard = shard;
         timer_init(&departure->expiry, on_departure_forgotten);

@@ -4,6 +4,7 @@
 
 #include "common/arena.h"
 #include "common/buf.h"
+#include "common/pool.h"
 #include "shard/room.h"
 #include "shard/shard.h"
 
@@ -37,6 +38,7 @@ struct shard {
     struct member *members_by_identity; /* hh_identity */
     struct gateway_ref *gateways;       /* by incarnation */
     struct departure *departures;       /* oldest first */
+    struct pool departure_pool;
     struct list dirty_rooms;            /* room->dirty_link; in the order of their turns */
     struct list parked_rooms;           /* likewise; not due before parked_due_ms */
     struct timer parked_timer;

@@ -3,6 +3,7 @@
 #include "common/admin_http.h"
 #include "common/arena.h"
 #include "common/clock.h"
+#include "common/give_back.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
@@ -25,6 +26,7 @@ struct shard_process {
     struct arena reply_arena;
     struct loop_task flush_task, rejoin_task;
     struct timer drain_deadline;
+    struct give_back give_back; /* of participants */
     bool acting;
     bool draining;
     enum program_exit exit;
@@ -128,6 +130,7 @@ static void on_load(void *ctx, Signalbox__Cluster__V1__Load *load)
         return;
     note_suspension(process);
     struct shard_stats stats = shard_stats(process->shard);
+    give_back_count(&process->give_back, stats.participants);
     load->rooms = (uint32_t)stats.rooms;
     load->participants = (uint32_t)stats.participants;
     load->queue_depth = (uint32_t)(stats.pending_updates + node_pending_items(process->node));
@@ -289,6 +292,7 @@ struct shard_process *shard_process_open(struct loop *loop, const struct shard_c
     arena_init(&process->reply_arena, REPLY_ARENA_MAX);
     loop_task_init(&process->flush_task, on_flush);
     timer_init(&process->drain_deadline, on_drain_deadline);
+    give_back_init(&process->give_back, loop_timers(loop));
     loop_task_init(&process->rejoin_task, on_rejoin);
     open_parts(process);
     process->admin =
@@ -310,6 +314,7 @@ void shard_process_close(struct shard_process **process_ptr)
     node_close(&process->node);
     shard_free(&process->shard);
     timer_cancel(loop_timers(process->loop), &process->drain_deadline);
+    give_back_done(&process->give_back);
     loop_task_cancel(&process->flush_task);
     loop_task_cancel(&process->rejoin_task);
     arena_done(&process->reply_arena);

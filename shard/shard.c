@@ -29,6 +29,7 @@ struct shard *shard_new(const struct shard_options *options, struct timer_wheel 
     shard->actions = *actions;
     shard->ctx = ctx;
     schedule_init(shard);
+    pool_init(&shard->departure_pool, sizeof(struct departure));
     arena_init(&shard->arena, SHARD_ARENA_MAX);
     return shard;
 }

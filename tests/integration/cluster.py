@@ -144,7 +144,9 @@ class Process:
         self.admin_port = admin_port
         self.ready_path = ready_path
         self.log_path = directory / f"{name}.log"
-        environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:exitcode=99",
+        # As deployed: docs/PERFORMANCE.md, "Memory after a crowd".
+        environment = dict(os.environ, GLIBC_TUNABLES="glibc.malloc.tcache_count=0",
+                           ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:exitcode=99",
                            UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:exitcode=99")
         with open(self.log_path, "ab") as log:
             self.popen = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,

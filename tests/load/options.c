@@ -172,7 +172,7 @@ static enum options_result take(struct swarm_options *options, int option, const
         {offsetof(struct swarm_options, storm_rate), 0, JOIN_RATE_MAX, 'S'},
     };
     bool good = true;
-    unsigned seed;
+    unsigned seed = 0;
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (numbers[i].option == option)
             return parse_number(value, numbers[i].min, numbers[i].max, (double *)((char *)options + numbers[i].offset))

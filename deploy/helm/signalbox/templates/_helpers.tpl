@@ -88,6 +88,8 @@ limits = {
 {{- $v := .root.Values -}}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
+# No growth by malloc's thread caches: docs/PERFORMANCE.md, "Memory after a crowd".
+- {name: GLIBC_TUNABLES, value: glibc.malloc.tcache_count=0}
 {{ include "signalbox.secretEnv" (dict "name" "CLUSTER_SECRET" "secret" $v.cluster.secretName "key" $v.cluster.secretKey) }}
 {{ include "signalbox.secretEnv" (dict "name" "CLUSTER_PLACEMENT_SEED" "secret" $v.cluster.secretName "key" $v.cluster.placementSeedKey) }}
 {{- if $v.cluster.previousSecretKey }}
