@@ -48,11 +48,27 @@ def helm(*args):
     return run([helm_path(), *args])
 
 
-def render(*args):
+def render(*args, release="test", namespace="calls"):
     """The objects that the chart makes of these arguments."""
-    status, output, error = helm("template", "test", CHART, "--namespace", "calls", "--kube-version", KUBERNETES, *args)
+    status, output, error = helm("template", release, CHART, "--namespace", namespace, "--kube-version", KUBERNETES, *args)
     assert status == 0, error
     return [document for document in yaml.safe_load_all(output) if document]
+
+
+class Readable(yaml.SafeDumper):
+    """Writes texts of several lines as blocks."""
+
+
+Readable.add_representer(str, lambda dumper, text: dumper.represent_scalar(
+    "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None))
+
+
+def compose_alerts():
+    """deploy/compose/prometheus/alerts.yml: the chart's rules, for the labels that the Compose cluster gives."""
+    objects = render("--set", "monitoring.rules=true", release="signalbox", namespace="compose")
+    rules = next(each["spec"] for each in objects if each["kind"] == "PrometheusRule")
+    return ("# Written by tests/deploy/chart_tools.py from the Helm chart's rules; changes here are lost.\n"
+            + yaml.dump(rules, Dumper=Readable, width=1000, sort_keys=False))
 
 
 def promtool_path():
@@ -91,3 +107,7 @@ def refuse_unknown(schema):
     if schema.get("x-kubernetes-int-or-string"):
         schema.pop("type", None)
     return schema
+
+
+if __name__ == "__main__":
+    (ROOT / "deploy" / "compose" / "prometheus" / "alerts.yml").write_text(compose_alerts())

@@ -26,15 +26,15 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def wait_for(what, condition):
+def wait_for(what, condition, timeout_s=TIMEOUT_S):
     """Asks until `condition()` gives something true, and gives that back."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         result = condition()
         if result:
             return result
         time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {TIMEOUT_S} s")
+    raise AssertionError(f"{what}: not within {timeout_s} s")
 
 
 def make_certificates(directory):
@@ -190,8 +190,11 @@ class NatsClient:
 class JsonClient:
     """Just enough WebSocket to join a room in JSON."""
 
-    def __init__(self, port):
+    def __init__(self, port, tls=False):
+        """`tls`: with any certificate."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+        if tls:
+            self.socket = ssl._create_unverified_context().wrap_socket(self.socket, server_hostname="localhost")
         self.stream = self.socket.makefile("rb")
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(("GET /v1/connect HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -3,7 +3,6 @@ cluster with people in it: what asks for a metric or a label that does not exist
 
 import json
 import pathlib
-import re
 import tempfile
 import unittest
 import urllib.error
@@ -11,20 +10,13 @@ import urllib.parse
 import urllib.request
 
 import chart_tools as chart
+import dashboard
 import nats_cluster as cluster
 
 try:
     import yaml
 except ImportError as missing:
     raise unittest.SkipTest(f"{missing}; scripts/test deploy installs it") from missing
-
-DASHBOARD = chart.CHART / "dashboards" / "signalbox.json"
-VARIABLES = {"$job": ".*", "$__rate_interval": "1m"}
-
-
-def bare(query):
-    """Without an alert's limit and without the 0 that stands in for no answer: what is left must have one."""
-    return re.sub(r" (?:>|<|==) [\d.]+(?=\s|$)", "", query).replace(" or vector(0)", "")
 
 
 class QueriesTest(unittest.TestCase):
@@ -120,13 +112,7 @@ class QueriesTest(unittest.TestCase):
             self.fail("no answer to:\n" + "\n".join(f"{name}: {query}" for name, query in missing.items()))
 
     def test_dashboard(self):
-        queries = {}
-        for panel in json.loads(DASHBOARD.read_text())["panels"]:
-            for target in panel.get("targets", []):
-                query = target["expr"]
-                for name, value in VARIABLES.items():
-                    query = query.replace(name, value)
-                queries[f"{panel['title']} {target['refId']}"] = query
+        queries = {f"{title} {name}": query for title, questions in dashboard.panels() for name, query in questions}
         self.assertGreater(len(queries), 25)
         self.assertEqual(self.ask("no_such_metric"), [])
         self.assert_answered(queries)
@@ -137,12 +123,12 @@ class QueriesTest(unittest.TestCase):
         for group in self.rules["groups"]:
             for rule in group["rules"]:
                 if not rule["expr"].startswith("absent("):
-                    queries[f"{rule['alert']} {rule['labels']['severity']}"] = bare(rule["expr"])
+                    queries[f"{rule['alert']} {rule['labels']['severity']}"] = dashboard.bare(rule["expr"])
         for config in self.rendered:
             if config["kind"] == "ConfigMap" and "config.yaml" in config["data"]:
                 for rule in yaml.safe_load(config["data"]["config.yaml"])["externalRules"]:
                     queries[rule["seriesQuery"]] = rule["seriesQuery"]
-                    queries[rule["name"]["as"]] = bare(rule["metricsQuery"])
+                    queries[rule["name"]["as"]] = dashboard.bare(rule["metricsQuery"])
         self.assertGreater(len(queries), 14)
         self.assert_answered(queries)
         rules = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]

@@ -1,0 +1,313 @@
+"""deploy/compose: the cluster built from the checkout, running, loaded, scaled, broken, watched by its own Prometheus.
+
+One cluster for all tests; their names have their order. Official images of NATS, HAProxy, coturn and Prometheus are
+replaced by tests/deploy/compose/Dockerfile; Grafana's is left out, because Debian has none."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import unittest
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import chart_tools as chart
+import dashboard
+import engine as engines
+import nats_cluster as cluster
+
+COMPOSE = chart.ROOT / "deploy" / "compose"
+SERVICES = ("nats", "shard", "gateway", "balancer", "turn", "prometheus")  # all but grafana
+TEST_IMAGE = "signalbox-test-services"
+TIER_SIZE, TIER_SIZE_LARGE = 2, 4
+PEOPLE = 120
+IMAGE_MAX_BYTES = 20_000_000
+HEALTHY_S, SETTLED_S = 90, 60
+PORT = int(os.environ.get("SIGNALBOX_PORT", 20743))
+
+
+class Swarm:
+    """People in rooms, at the published port, whose promises signalbox-swarm checks."""
+
+    def __init__(self, directory, environment):
+        self.json_path = directory / "swarm.json"
+        self.log = (directory / "swarm.log").open("w+")
+        self.process = subprocess.Popen(
+            [chart.BUILD / "tests" / "load" / "signalbox-swarm", "--url", f"wss://127.0.0.1:{PORT}", "--participants", str(PEOPLE),
+             "--join-rate", "40", "--messages", "20", "--mutes", "10", "--signals", "30", "--churn", "20", "--settle", "60",
+             "--driven", "--hold", "600", "--quiet", "--json", str(self.json_path)],
+            stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, env=environment, text=True)
+
+    def output(self):
+        return pathlib.Path(self.log.name).read_text()
+
+    def wait_phase(self, name):
+        def reached():
+            assert self.process.poll() is None, self.output()
+            return f"phase {name}\n" in self.output()
+        cluster.wait_for(f"the swarm's phase {name}", reached)
+
+    def finish(self):
+        """The result, after its last check of rosters and messages."""
+        self.process.communicate("go\n", timeout=180)
+        return json.loads(self.json_path.read_text())
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+
+class ComposeTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = pathlib.Path(os.environ.get("SIGNALBOX_ARTIFACTS", chart.BUILD / "compose-test")).absolute()
+        cls.directory.mkdir(parents=True, exist_ok=True)
+        cls.engine = engines.Engine()
+        try:
+            cls.engine.__enter__()
+            cls.addClassCleanup(cls.engine.stop)
+            base = cls.engine.base_image()
+        except engines.EngineMissing as reason:
+            print(f"\nNOT TESTED: the Compose cluster. There is no Docker engine: {reason}", file=sys.stderr)
+            raise unittest.SkipTest(str(reason)) from reason
+        cls.composes = engines.compose_commands(cls.engine)
+        assert cls.composes, "neither docker-compose nor docker compose is installed (Debian: docker-compose)"
+        cls.compose_command = cls.composes[0][0]
+        state = cls.directory / "state"
+        engines.run(COMPOSE / "init", state)
+        cls.settings = dict(line.split("=", 1) for line in (state / ".env").read_text().splitlines()
+                            if "=" in line and not line.startswith("#"))
+        cls.env_file = state / ".env"
+        own = {"SIGNALBOX_PORT": PORT, "PROMETHEUS_PORT": PORT + 1, "TURN_PORT": PORT + 2, "BASE_IMAGE": base,
+               **{name: TEST_IMAGE for name in ("NATS_IMAGE", "HAPROXY_IMAGE", "COTURN_IMAGE", "PROMETHEUS_IMAGE")},
+               "SIGNALBOX_IMAGE": "signalbox-test", "COMPOSE_PROJECT_NAME": "signalbox-test"}
+        cls.environment = {**cls.engine.environment, **{name: str(value) for name, value in own.items()}}
+        cls.clients_environment = {**os.environ, **{name: cls.settings[name] for name in ("SIGNALBOX_API_KEY", "SIGNALBOX_API_SECRET")}}
+        cls.engine.docker("build", "-t", TEST_IMAGE, "--build-arg", f"BASE_IMAGE={base}",
+                          chart.ROOT / "tests" / "deploy" / "compose")
+        cls.addClassCleanup(cls.clean_up)
+        cls.compose("down", "--volumes", "--timeout", "1")
+        cls.compose("build", "nats", "gateway", "shard")
+        cls.scale(TIER_SIZE, TIER_SIZE)
+
+    @classmethod
+    def clean_up(cls):
+        (cls.directory / "compose.log").write_text(cls.compose("logs", "--no-color", check=False)[1])
+        cls.compose("down", "--volumes", "--timeout", "1")
+
+    @classmethod
+    def compose(cls, *args, **kwargs):
+        command = [*cls.compose_command, "--env-file", cls.env_file, "-f", COMPOSE / "docker-compose.yml", *args]
+        return engines.run(*command, env=cls.environment, **kwargs)
+
+    @classmethod
+    def scale(cls, gateways, shards):
+        """Returns when everything that should be there is healthy, and nothing else is left."""
+        cls.compose("up", "-d", "--scale", f"gateway={gateways}", "--scale", f"shard={shards}", *SERVICES)
+        cls.wait_healthy(len(SERVICES) - 2 + gateways + shards)
+        cls.wait_view(gateways, shards)
+
+    @classmethod
+    def containers(cls, *services):
+        names = cls.compose("ps", "-q", *services).split()
+        return cls.engine.inspect(*names) if names else []
+
+    @classmethod
+    def wait_healthy(cls, count):
+        def all_healthy():
+            states = [each["State"] for each in cls.containers()]
+            return len(states) == count and all(
+                state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
+        cluster.wait_for(f"{count} healthy containers", all_healthy, HEALTHY_S)
+
+    @classmethod
+    def wait_view(cls, gateways, shards):
+        """Every process that is up agrees that these are all."""
+        cluster.wait_for(f"a view of {gateways} gateways and {shards} shards", lambda: (
+            set(cls.ask('signalbox_view_gateways and on (instance) up == 1')) == {gateways}
+            and set(cls.ask('signalbox_view_shards and on (instance) up == 1')) == {shards}
+            and len(cls.ask('signalbox_view_shards and on (instance) up == 1')) == gateways + shards), SETTLED_S)
+
+    @classmethod
+    def get(cls, path, **query):
+        url = f"http://127.0.0.1:{PORT + 1}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{query}: {error.read().decode()}") from error
+        except OSError:
+            return None  # it is only starting
+
+    @classmethod
+    def ask(cls, query):
+        """The values of an instant query."""
+        data = cls.get("query", query=query)
+        return [float(each["value"][1]) for each in data["result"]] if data else []
+
+    def ctl(self, *args):
+        return self.compose("run", "--rm", "-T", "ctl", *args).strip().splitlines()[-1]
+
+    # --- as it was built ------------------------------------------------------------------------------------------------
+
+    def test_1_every_compose_reads_it_the_same_way(self):
+        services = []
+        for command, version in self.composes:
+            print(f"    Compose {version}", file=sys.stderr)
+            output = engines.run(*command, "--env-file", self.env_file, "-f", COMPOSE / "docker-compose.yml", "--profile", "tools",
+                                 "config", "--services", env=self.environment)
+            services.append(sorted(output.split()))
+        self.assertEqual(services[0], sorted((*SERVICES, "grafana", "ctl")))
+        self.assertTrue(all(each == services[0] for each in services))
+
+    def test_1_without_settings_it_says_what_to_do(self):
+        empty = self.directory / "empty.env"
+        empty.write_text("")
+        command = [*self.compose_command, "--env-file", empty, "-f", COMPOSE / "docker-compose.yml", "config"]
+        status, output = engines.run(*command, check=False, env=self.engine.environment)
+        self.assertNotEqual(status, 0)
+        self.assertIn("run deploy/compose/init first", output)
+
+    def test_1_containers_are_hardened(self):
+        for container in self.containers():
+            name, config, host = container["Name"], container["Config"], container["HostConfig"]
+            self.assertRegex(config["User"], r"^[1-9]\d*", f"{name} runs as root")
+            self.assertTrue(host["ReadonlyRootfs"], name)
+            self.assertEqual([cap.upper() for cap in host["CapDrop"]], ["ALL"], name)
+            self.assertIn(host["CapAdd"], (None, [], ["NET_BIND_SERVICE"], ["CAP_NET_BIND_SERVICE"]), name)
+            self.assertIn("no-new-privileges:true", host["SecurityOpt"], name)
+            self.assertFalse(host["Privileged"], name)
+            for binding in (each for bindings in (host["PortBindings"] or {}).values() for each in bindings):
+                self.assertEqual(binding["HostIp"], "127.0.0.1", name)
+
+    def test_1_the_image_is_small_and_has_no_shell(self):
+        image = self.engine.inspect("signalbox-test")[0]
+        self.assertLess(image["Size"], IMAGE_MAX_BYTES)
+        self.assertEqual(image["Config"]["User"], "65532:65532")
+        for program in ("signalbox-gateway", "signalbox-shard", "signalboxctl"):
+            self.assertIn(program, self.engine.docker("run", "--rm", "signalbox-test", program, "--version"))
+        status, _ = self.engine.docker("run", "--rm", "signalbox-test", "sh", "-c", "true", check=False)
+        self.assertNotEqual(status, 0)
+
+    def test_1_a_health_check_can_fail(self):
+        gateway = self.containers("gateway")[0]["Id"]
+        status, output = self.engine.docker("exec", gateway, "signalboxctl", "health", "127.0.0.1:9600", check=False)
+        self.assertEqual((status, output.strip()), (0, "ready"))
+        status, output = self.engine.docker("exec", gateway, "signalboxctl", "health", "127.0.0.1:1", check=False)
+        self.assertEqual(status, 1)
+        self.assertIn("nothing answers", output)
+
+    # --- as a cluster ---------------------------------------------------------------------------------------------------
+
+    def test_2_a_call_in_browsers(self):
+        invitation = self.ctl("token", "--invite", "--room", "browser-test")
+        screenshots = self.directory / "screenshots"
+        environment = {**os.environ, "SIGNALBOX_INVITE": invitation, "SIGNALBOX_ROOM": "browser-test",
+                       "SIGNALBOX_SCREENSHOTS": str(screenshots)}
+        environment.pop("SIGNALBOX_RUN", None)  # its cluster has no processes of scripts/up to kill
+        browser = chart.ROOT / "tests" / "browser"
+        self.assertTrue((browser / "node_modules").exists(), f"npm ci in {browser} first; scripts/test does so")
+        output = engines.run("node", browser / "call.mjs", f"https://localhost:{PORT}", env=environment)
+        self.assertRegex(output, r"\d+ passed, 0 failed")
+
+    def test_2_turn_lets_in_whom_the_gateways_send(self):
+        token = self.ctl("token", "--room", "turn", "--identity", "ann")
+        client = cluster.JsonClient(PORT, tls=True)
+        self.addCleanup(client.close)
+        client.send({"hello": {"token": token, "join": {"room": "turn"}}})
+        servers = client.receive_until("helloOk")["iceServers"]
+        server = next(each for each in servers if each.get("username"))
+        self.assertTrue(any(f":{PORT + 2}" in url for url in server["urls"]), server)
+        turn = self.containers("turn")[0]["Id"]
+
+        def relay(password):
+            return self.engine.docker("exec", turn, "turnutils_uclient", "-y", "-n", "2", "-m", "1", "-p", "3478", "-u", server["username"],
+                                      "-w", password, "127.0.0.1", check=False, timeout=30)
+        status, output = relay(server["credential"])
+        self.assertEqual(status, 0, output[-2000:])
+        self.assertNotEqual(relay("wrong")[0], 0)
+
+    def test_3_scaling_and_deaths_lose_nothing(self):
+        """Each tier from 2 to 4 and back, then one container of each killed, under people who talk; and every question
+        that dashboard, alerts and autoscalers put to Prometheus has an answer meanwhile."""
+        begun = time.time()
+        swarm = Swarm(self.directory, self.clients_environment)
+        self.addCleanup(swarm.stop)
+        swarm.wait_phase("hold")
+        before = {each["Id"] for each in self.containers("gateway")}
+        self.scale(TIER_SIZE_LARGE, TIER_SIZE)
+        self.scale(TIER_SIZE_LARGE, TIER_SIZE_LARGE)
+        self.assert_questions_answered()
+        self.scale(TIER_SIZE, TIER_SIZE_LARGE)
+        # Compose takes the last ones away: their people have gone on at the first.
+        self.assertEqual({each["Id"] for each in self.containers("gateway")}, before)
+        self.assertEqual(sum(self.ask("active_websocket_connections and on (instance) up == 1")) >= PEOPLE * 0.8, True)
+        self.scale(TIER_SIZE, TIER_SIZE)
+        for tier in ("shard", "gateway", "nats"):
+            victim = self.containers(tier)[0]
+            os.kill(victim["State"]["Pid"], 9)
+            cluster.wait_for(f"{tier} is started again", lambda: (
+                self.engine.inspect(victim["Id"])[0]["RestartCount"] > victim["RestartCount"]), HEALTHY_S)
+            self.wait_healthy(len(SERVICES) - 2 + 2 * TIER_SIZE)
+            self.wait_view(TIER_SIZE, TIER_SIZE)
+        result = swarm.finish()
+        self.draw(begun)
+        totals = result["counters"]
+        print(f"    swarm: {json.dumps(totals)}", file=sys.stderr)
+        for promise in ("violations_roster", "violations_order", "violations_protocol", "sessions_lost"):
+            self.assertEqual(totals[promise], 0, swarm.output())
+        figures = {each["name"]: each["value"] for each in result["figures"]}
+        self.assertEqual(figures["participants_unconverged"], 0, swarm.output())
+        self.assertNotIn("failure", result)
+        # It could have failed: people were moved, and came back to the same sessions.
+        self.assertGreater(totals["resumes"], PEOPLE * 0.4)
+
+    def assert_questions_answered(self):
+        questions = {f"{title}: {name}": query for title, panel in dashboard.panels() for name, query in panel}
+        if chart.find_go():
+            for group in chart.yaml.safe_load(chart.compose_alerts().split("\n", 1)[1])["groups"]:
+                for rule in group["rules"]:
+                    if not rule["expr"].startswith("absent("):
+                        questions[f"{rule['alert']} {rule['labels']['severity']}"] = dashboard.bare(rule["expr"])
+            for scaler in chart.render(release="signalbox", namespace="compose"):
+                for rule in chart.yaml.safe_load(scaler.get("data", {}).get("config.yaml", "{}")).get("externalRules", []):
+                    questions[rule["name"]["as"]] = dashboard.bare(rule["metricsQuery"])
+        for signal in ("active_websocket_connections", "fanout_queue_depth"):
+            questions[signal] = signal + '{namespace="compose",pod=~"signalbox-.+"}'
+        self.assertGreater(len(questions), 45)
+
+        def all_answered():
+            for name, query in list(questions.items()):
+                if any(value == value for value in self.ask(query)):
+                    del questions[name]
+            return not questions
+        try:
+            cluster.wait_for("answers", all_answered, SETTLED_S)
+        except AssertionError:
+            self.fail("no answer to:\n" + "\n".join(f"{name}: {query}" for name, query in questions.items()))
+        rules = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
+        self.assertGreater(len(rules), 10)
+
+    def draw(self, begun):
+        """The dashboard's picture, of Prometheus's answers."""
+        def series(query):
+            return self.get("query_range", query=query, start=begun, end=time.time(), step=5)["result"]
+        picture = dashboard.draw(series)
+        self.assertGreater(picture.count("<polyline"), 30)
+        (self.directory / "dashboard.svg").write_text(picture)
+
+    @unittest.skipUnless(chart.find_go(), "needs Go 1.22 or later, to build Helm")
+    def test_4_alerts_are_the_chart_s(self):
+        self.assertEqual((COMPOSE / "prometheus" / "alerts.yml").read_text(), chart.compose_alerts(),
+                         "python3 tests/deploy/chart_tools.py writes it anew")
+        self.assertNotIn("SignalboxAbsent", {rule["name"] for group in self.get("rules")["groups"]
+                                             for rule in group["rules"] if rule["state"] == "firing"})
+
+
+if __name__ == "__main__":
+    unittest.main()
