@@ -67,6 +67,12 @@ METRIC(M_DEPARTURES, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_total", "
        "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_"
        "gone",
        "Participants that left for good")
+METRIC(
+    M_ABSENCES, TIER_SHARD, METRIC_COUNTER, "signalbox_absences_total", "outcome", "returned,window_over,ended",
+    "Losses of a participant's connection, each counted once it is over: the participant came back, did not in time, "
+    "or was removed meanwhile")
+METRIC(M_ABSENCE, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_absence_seconds", NULL, NULL,
+       "From the loss of a participant's connection to its return")
 METRIC(M_DEPARTURES_FORGOTTEN, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_forgotten_total", NULL, NULL,
        "Departures forgotten before their time because too many had to be remembered")
 METRIC(M_ROOM_EVENTS, TIER_SHARD, METRIC_COUNTER, "signalbox_room_events_total", NULL, NULL,
@@ -187,7 +193,16 @@ METRIC(
     "Outcomes of hello: a new session, an old one with every event replayed, an old one with a snapshot, refused, or "
     "not answered by any shard in time")
 METRIC(M_JOIN_LATENCY, TIER_GATEWAY, METRIC_HISTOGRAM, "signalbox_join_latency_seconds", NULL, NULL,
-       "From hello to hello_ok")
+       "From hello to hello_ok, of new sessions")
+METRIC(M_RESUME_LATENCY, TIER_GATEWAY, METRIC_HISTOGRAM, "signalbox_resume_latency_seconds", NULL, NULL,
+       "From hello to hello_ok, of sessions that were resumed")
+METRIC(
+    M_RECONNECTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_reconnects_total", "outcome",
+    "recovered,resumed,unavailable,timeout,window_over,ended,revoked,invalid,refused,abandoned",
+    "Attempts to resume a session, each counted once it is decided: with every event, with a snapshot; no shards or no "
+    "capacity at the moment; no answer in time; after its window; the session has ended or was replaced; its access "
+    "was "
+    "withdrawn; not a token of this cluster; a request that breaks the protocol; the client went away meanwhile")
 METRIC(M_SESSION_REPEATS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_session_repeats_total", NULL, NULL,
        "Session states that were said again because no acknowledgement came")
 METRIC(M_SESSIONS_FORGOTTEN, TIER_GATEWAY, METRIC_COUNTER, "signalbox_sessions_forgotten_total", NULL, NULL,

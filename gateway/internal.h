@@ -31,6 +31,21 @@ enum {
 };
 
 enum join_outcome { JOIN_OK, JOIN_RECOVERED, JOIN_RESUMED, JOIN_REFUSED, JOIN_TIMEOUT };
+/* Label values of M_RECONNECTS. */
+enum reconnect_outcome {
+    RECONNECT_RECOVERED,
+    RECONNECT_RESUMED,
+    RECONNECT_UNAVAILABLE,
+    RECONNECT_TIMEOUT,
+    RECONNECT_WINDOW_OVER,
+    RECONNECT_ENDED,
+    RECONNECT_REVOKED,
+    RECONNECT_INVALID,
+    RECONNECT_REFUSED,
+    RECONNECT_ABANDONED,
+};
+/* Of an attempt to resume that ends with this close code. */
+enum reconnect_outcome reconnect_outcome_of(uint16_t close_code);
 
 /* Positions in the metric's label. */
 enum { DRAINED_TOLD, DRAINED_CLOSED };
@@ -53,7 +68,7 @@ struct client {
     struct jwt_claims *claims; /* owned; until the session exists */
     uint32_t hello_request_id;
     bool closing;
-    bool sent_away; /* by a drain */
+    bool sent_away;          /* by a drain */
     uint32_t budget_percent; /* of the configured budgets, by its token */
     uint32_t strikes;
     int64_t strikes_updated_ms;
@@ -88,6 +103,7 @@ struct session {
     bool confirmed;        /* the client has sent something since hello_ok */
     bool confirm_pending;  /* ... and the owner has not been told */
     bool greeted;          /* hello_ok is out */
+    bool hello_counted;    /* what became of its hello is in the metrics */
     bool by_sid;           /* in gateway->sessions_by_sid */
     bool reporting;        /* a new owner has not acknowledged it yet */
     bool room_sent;        /* the client has sent to the room on this connection */

@@ -62,12 +62,35 @@ static Signalbox__V1__LeaveReason leave_reason_for(uint16_t close_code)
     }
 }
 
+enum reconnect_outcome reconnect_outcome_of(uint16_t close_code)
+{
+    switch (close_code) {
+    case CLOSE_OVERLOADED:
+    case CLOSE_NO_CAPACITY:
+        return RECONNECT_UNAVAILABLE;
+    case CLOSE_WINDOW_EXPIRED:
+        return RECONNECT_WINDOW_OVER;
+    case CLOSE_TOKEN_EXPIRED:
+    case CLOSE_TOKEN_REVOKED:
+        return RECONNECT_REVOKED;
+    case CLOSE_UNAUTHENTICATED:
+        return RECONNECT_INVALID;
+    case CLOSE_PROTOCOL_ERROR:
+    case CLOSE_FORBIDDEN:
+        return RECONNECT_REFUSED;
+    default:
+        return RECONNECT_ENDED;
+    }
+}
+
 /* `resuming`: what is not possible now may be later, and the session must not be given up for it. */
 static void refuse_hello(struct client *client, const struct refusal *refusal, bool resuming)
 {
     if (client->hello_request_id != 0)
         client_result(client, client->hello_request_id, refusal->code, refusal->retry_after_ms, refusal->detail);
     metric_add_at(M_JOINS, JOIN_REFUSED, 1);
+    if (resuming)
+        metric_add_at(M_RECONNECTS, reconnect_outcome_of(refusal->close_code), 1);
     bool later = refusal->close_code >= CLOSE_OVERLOADED && refusal->close_code < CLOSE_SESSION_GONE;
     bool rejoin = refusal->close_code >= CLOSE_SESSION_GONE && refusal->close_code < CLOSE_REMOVED;
     client_end(client, refusal->close_code, leave_reason_for(refusal->close_code),
@@ -82,6 +105,13 @@ static void refuse(struct client *client, uint16_t close_code, Signalbox__V1__Co
     struct refusal refusal = {.close_code = close_code, .code = code};
     snprintf(refusal.detail, sizeof refusal.detail, "%s", detail);
     refuse_hello(client, &refusal, false);
+}
+
+static void refuse_resume(struct client *client, uint16_t close_code, Signalbox__V1__Code code, const char *detail)
+{
+    struct refusal refusal = {.close_code = close_code, .code = code};
+    snprintf(refusal.detail, sizeof refusal.detail, "%s", detail);
+    refuse_hello(client, &refusal, true);
 }
 
 /* --- a new session -------------------------------------------------------------------------------------------------
@@ -240,22 +270,23 @@ static bool open_token(struct client *client, const char *text, struct resume_to
     enum resume_token_result result = resume_token_open(&gateway->token_keys, text, strlen(text), wall_s, ret_token);
     metric_add_at(M_RESUME_TOKENS, (unsigned)-result, 1);
     if (result == RESUME_TOKEN_EXPIRED || result == RESUME_TOKEN_VERSION) {
-        refuse(client, CLOSE_WINDOW_EXPIRED, SIGNALBOX__V1__CODE__NOT_FOUND, "the resume token has run out: join anew");
+        refuse_resume(client, CLOSE_WINDOW_EXPIRED, SIGNALBOX__V1__CODE__NOT_FOUND,
+                      "the resume token has run out: join anew");
         return false;
     }
     if (result != RESUME_TOKEN_OK) {
-        refuse(client, CLOSE_UNAUTHENTICATED, SIGNALBOX__V1__CODE__UNAUTHENTICATED,
-               "the resume token is not one that this cluster has issued");
+        refuse_resume(client, CLOSE_UNAUTHENTICATED, SIGNALBOX__V1__CODE__UNAUTHENTICATED,
+                      "the resume token is not one that this cluster has issued");
         return false;
     }
     if (!jwt_keyring_has(gateway->keyring, ret_token->key_id)) {
-        refuse(client, CLOSE_TOKEN_REVOKED, SIGNALBOX__V1__CODE__UNAUTHENTICATED,
-               "the key that signed this session's access token was withdrawn");
+        refuse_resume(client, CLOSE_TOKEN_REVOKED, SIGNALBOX__V1__CODE__UNAUTHENTICATED,
+                      "the key that signed this session's access token was withdrawn");
         return false;
     }
     if (ret_token->access_expires_s != 0 && ret_token->access_expires_s < wall_s) {
-        refuse(client, CLOSE_TOKEN_EXPIRED, SIGNALBOX__V1__CODE__UNAUTHENTICATED,
-               "the session's access token has expired and was not refreshed");
+        refuse_resume(client, CLOSE_TOKEN_EXPIRED, SIGNALBOX__V1__CODE__UNAUTHENTICATED,
+                      "the session's access token has expired and was not refreshed");
         return false;
     }
     return true;
@@ -297,7 +328,7 @@ static void resume(struct client *client, const Signalbox__V1__Hello *hello, int
     struct refusal refusal;
     const char *problem = hello->join != NULL ? check_join(gateway, hello->join) : NULL;
     if (problem != NULL) {
-        refuse(client, CLOSE_PROTOCOL_ERROR, SIGNALBOX__V1__CODE__TOO_LARGE, problem);
+        refuse_resume(client, CLOSE_PROTOCOL_ERROR, SIGNALBOX__V1__CODE__TOO_LARGE, problem);
         return;
     }
     if (!open_token(client, hello->resume_token, &token))

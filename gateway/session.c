@@ -246,6 +246,9 @@ static void join_timed_out(struct session *session, int64_t now_ms)
     struct client *client = session->client;
     bool resuming = session->token_bind_generation != 0;
     metric_add_at(M_JOINS, JOIN_TIMEOUT, 1);
+    if (resuming)
+        metric_add_at(M_RECONNECTS, RECONNECT_TIMEOUT, 1);
+    session->hello_counted = true;
     client->session = NULL;
     session_detach(session, now_ms);
     client_end(client, CLOSE_OVERLOADED, SIGNALBOX__V1__LEAVE_REASON__CAPACITY,
@@ -370,17 +373,34 @@ static void register_sid(struct session *session)
 static void refused(struct session *session, const Signalbox__Cluster__V1__SessionAck *ack)
 {
     struct client *client = session->client;
-    bool joining = session->state == SESSION_JOINING;
-    if (joining)
+    bool joining = session->state == SESSION_JOINING, counts = joining && !session->hello_counted;
+    if (counts)
         metric_add_at(M_JOINS, JOIN_REFUSED, 1);
     if (client != NULL && joining && client->hello_request_id != 0)
         client_result(client, client->hello_request_id, ack->code, ack->retry_after_ms, ack->detail);
+    uint16_t code =
+        ack->code == SIGNALBOX__V1__CODE__LIMIT_REACHED ? CLOSE_FORBIDDEN : close_code_for(ack->reason, ack->action);
+    if (counts && session->token_bind_generation != 0)
+        metric_add_at(M_RECONNECTS, client != NULL ? reconnect_outcome_of(code) : RECONNECT_ABANDONED, 1);
     session_free(&session);
     if (client == NULL)
         return;
-    uint16_t code =
-        ack->code == SIGNALBOX__V1__CODE__LIMIT_REACHED ? CLOSE_FORBIDDEN : close_code_for(ack->reason, ack->action);
     client_end(client, code, ack->reason, ack->action, ack->retry_after_ms, ack->detail);
+}
+
+static void count_bound(const struct session *session, bool recovered, int64_t now_ms)
+{
+    bool resuming = session->token_bind_generation != 0;
+    if (session->hello_counted)
+        return;
+    metric_add_at(M_JOINS, !resuming ? JOIN_OK : recovered ? JOIN_RECOVERED : JOIN_RESUMED, 1);
+    metric_observe_us(resuming ? M_RESUME_LATENCY : M_JOIN_LATENCY, (now_ms - session->started_ms) * 1000);
+    if (resuming)
+        metric_add_at(M_RECONNECTS,
+                      session->client == NULL ? RECONNECT_ABANDONED
+                      : recovered             ? RECONNECT_RECOVERED
+                                              : RECONNECT_RESUMED,
+                      1);
 }
 
 static void bound(struct session *session, const Signalbox__Cluster__V1__SessionAck *ack, int64_t now_ms)
@@ -393,12 +413,7 @@ static void bound(struct session *session, const Signalbox__Cluster__V1__Session
     if (ack->participant != NULL)
         session_set_participant(session, ack->participant);
     register_sid(session);
-    metric_add_at(M_JOINS,
-                  session->token_bind_generation == 0 ? JOIN_OK
-                  : ack->recovered                    ? JOIN_RECOVERED
-                                                      : JOIN_RESUMED,
-                  1);
-    metric_observe_us(M_JOIN_LATENCY, (now_ms - session->started_ms) * 1000);
+    count_bound(session, ack->recovered, now_ms);
     if (session->client == NULL)
         return;
     session_arm_expiry(session, now_ms);

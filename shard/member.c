@@ -96,10 +96,15 @@ void member_init_window(struct member *member)
     timer_init(&member->window, on_window_over);
 }
 
-void member_attach(struct member *member)
+/* Label values of M_ABSENCES. */
+enum absence_outcome { ABSENCE_RETURNED, ABSENCE_WINDOW_OVER, ABSENCE_ENDED };
+
+void member_attach(struct member *member, int64_t now_ms)
 {
     if (!member->detached)
         return;
+    metric_add_at(M_ABSENCES, ABSENCE_RETURNED, 1);
+    metric_observe_us(M_ABSENCE, (now_ms - member->detached_ms) * 1000);
     member->detached = false;
     member->shard->detached--;
     timer_cancel(member->shard->wheel, &member->window);
@@ -111,6 +116,7 @@ void member_detach(struct member *member, uint32_t left_ms, int64_t now_ms)
         left_ms = member->resume_window_ms;
     if (!member->detached) {
         member->detached = true;
+        member->detached_ms = now_ms - (member->resume_window_ms - left_ms);
         member->shard->detached++;
     }
     timer_set(member->shard->wheel, &member->window, now_ms + left_ms);
@@ -140,6 +146,9 @@ void member_end(struct member *member, Signalbox__V1__LeaveReason reason, bool t
     if (tell_gateway)
         member_tell_closed(member, reason);
     departure_remember(shard, &member->sid, &room->key, reason, member->resume_window_ms, now_ms);
+    if (member->detached)
+        metric_add_at(M_ABSENCES,
+                      reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED ? ABSENCE_WINDOW_OVER : ABSENCE_ENDED, 1);
     metric_add_at(M_DEPARTURES, (unsigned)reason <= SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE ? reason : 0, 1);
     negotiations_done(&member->negotiations, NEGOTIATION_CLOSED);
     room_remove_member(room, member, reason, now_ms);

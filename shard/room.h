@@ -61,6 +61,7 @@ struct member {
     bool listed; /* neither hidden nor a viewer */
     bool viewer;
     struct timer window;       /* runs while detached */
+    int64_t detached_ms;       /* since when it is */
     int64_t throttled_ms;      /* when it was told last that the room is over its budget */
     uint32_t throttled_untold; /* of its requests since */
     struct negotiations negotiations;

@@ -417,7 +417,7 @@ static void apply_state(const struct binding *binding, struct member *member)
     if (state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DETACHED)
         member_detach(member, state->window_left_ms, binding->now_ms);
     else
-        member_attach(member);
+        member_attach(member, binding->now_ms);
     /* With a resume comes what the client says of itself, for an owner that has lost it; this one has not. */
     if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME)
         member_apply_participant(member, state->participant, binding->now_ms);

@@ -3,6 +3,7 @@ cluster with people in it: what asks for a metric or a label that does not exist
 
 import json
 import pathlib
+import subprocess
 import tempfile
 import unittest
 import urllib.error
@@ -110,6 +111,17 @@ class QueriesTest(unittest.TestCase):
             cluster.wait_for("answers", all_answered)
         except AssertionError:
             self.fail("no answer to:\n" + "\n".join(f"{name}: {query}" for name, query in missing.items()))
+
+    def test_metrics_keep_to_the_conventions(self):
+        self.people_come_and_go()
+        for member in (self.gateways[0], self.shards[0]):
+            status, page = member.get("/metrics")
+            self.assertEqual(status, 200)
+            done = subprocess.run([chart.promtool_path(), "check", "metrics"], input=page, capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), member.name)
+        done = subprocess.run([chart.promtool_path(), "check", "metrics"], input="bad_total{a=\"1\"} 1\n# TYPE Bad gauge\n",
+                              capture_output=True, text=True)
+        self.assertNotEqual(done.returncode, 0)
 
     def test_dashboard(self):
         queries = {f"{title} {name}": query for title, questions in dashboard.panels() for name, query in questions}

@@ -1,5 +1,6 @@
 /* A session outlives its connections: detach, window, resume, replacement, leaving by token, drain. */
 #include "common/metrics.h"
+#include "gateway/internal.h"
 #include "gateway_fixture.h"
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,24 @@ static void setup(void)
 static void teardown(void)
 {
     fixture_close(&f);
+}
+
+/* M_RECONNECTS as they were, and what has been counted since. */
+static uint64_t reconnects_before[RECONNECT_ABANDONED + 1];
+
+static void watch_reconnects(void)
+{
+    for (int i = 0; i <= RECONNECT_ABANDONED; i++)
+        reconnects_before[i] = metric_value_at(M_RECONNECTS, (unsigned)i);
+}
+
+static void assert_reconnects(enum reconnect_outcome outcome, uint64_t count, uint64_t total)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i <= RECONNECT_ABANDONED; i++)
+        sum += metric_value_at(M_RECONNECTS, (unsigned)i) - reconnects_before[i];
+    ck_assert_uint_eq(metric_value_at(M_RECONNECTS, outcome) - reconnects_before[outcome], count);
+    ck_assert_uint_eq(sum, total);
 }
 
 /* --- losing the connection ------------------------------------------------------------------------------------- */
@@ -110,6 +129,8 @@ START_TEST(a_token_brings_the_session_back)
     strcpy(token, f.clients[ann].resume_token);
     strcpy(sid, f.clients[ann].sid);
     uint64_t joined_seq = f.seq;
+    watch_reconnects();
+    uint64_t latencies = metric_value(M_RESUME_LATENCY);
     fixture_advance(&f, 2000);
     disconnect_client(&f, ann, false);
     int again = resume_client(token, 41);
@@ -138,6 +159,8 @@ START_TEST(a_token_brings_the_session_back)
     ck_assert(ok->recovered);
     ck_assert_uint_eq(ok->bind_generation, 2);
     ck_assert_uint_eq(ok->position->seq, 43);
+    assert_reconnects(RECONNECT_RECOVERED, 1, 1);
+    ck_assert_uint_eq(metric_value(M_RESUME_LATENCY), latencies + 1);
     ck_assert_uint_eq(gateway_stats(f.gateway).sessions, 1); /* the detached one has given its place */
     ck_assert_uint_eq(gateway_stats(f.gateway).orphans, 0);
 }
@@ -184,14 +207,16 @@ START_TEST(the_owner_refuses_a_resume)
     static const struct {
         int code, reason, action;
         uint16_t close_code;
+        enum reconnect_outcome outcome;
     } cases[] = {
-        {CODE(UNAUTHENTICATED), REASON(REPLACED), ACTION(STOP), CLOSE_REPLACED}, /* superseded */
-        {CODE(NOT_FOUND), REASON(SESSION_GONE), ACTION(REJOIN), CLOSE_SESSION_GONE},
-        {CODE(NOT_FOUND), REASON(WINDOW_EXPIRED), ACTION(REJOIN), CLOSE_WINDOW_EXPIRED},
-        {CODE(NOT_FOUND), REASON(REMOVED), ACTION(STOP), CLOSE_REMOVED},
-        {CODE(NOT_FOUND), REASON(ROOM_CLOSED), ACTION(STOP), CLOSE_ROOM_CLOSED},
+        {CODE(UNAUTHENTICATED), REASON(REPLACED), ACTION(STOP), CLOSE_REPLACED, RECONNECT_ENDED}, /* superseded */
+        {CODE(NOT_FOUND), REASON(SESSION_GONE), ACTION(REJOIN), CLOSE_SESSION_GONE, RECONNECT_ENDED},
+        {CODE(NOT_FOUND), REASON(WINDOW_EXPIRED), ACTION(REJOIN), CLOSE_WINDOW_EXPIRED, RECONNECT_WINDOW_OVER},
+        {CODE(NOT_FOUND), REASON(REMOVED), ACTION(STOP), CLOSE_REMOVED, RECONNECT_ENDED},
+        {CODE(NOT_FOUND), REASON(ROOM_CLOSED), ACTION(STOP), CLOSE_ROOM_CLOSED, RECONNECT_ENDED},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        watch_reconnects();
         int again = resume_client(f.clients[ann].resume_token, f.seq);
         Ack *ack = make_ack(&f, newest_state(&f));
         ack->code = cases[i].code;
@@ -200,6 +225,7 @@ START_TEST(the_owner_refuses_a_resume)
         ack->detail = (char *)"the owner says why";
         deliver_ack(&f, ack);
         assert_closed(&f, again, cases[i].close_code, cases[i].reason, cases[i].action);
+        assert_reconnects(cases[i].outcome, 1, 1);
         ck_assert(!f.clients[ann].closed);
     }
     ck_assert_uint_eq(gateway_stats(f.gateway).sessions, 1);
@@ -211,6 +237,7 @@ START_TEST(bad_resume_tokens)
     char token[1025], good[1025];
     strcpy(token, f.clients[ann].resume_token);
     strcpy(good, token);
+    watch_reconnects();
     token[40] = token[40] == 'A' ? 'B' : 'A';
     int client = resume_client(token, 1);
     assert_closed(&f, client, CLOSE_UNAUTHENTICATED, REASON(LEAVE_REASON_UNSPECIFIED), ACTION(STOP));
@@ -231,11 +258,15 @@ START_TEST(bad_resume_tokens)
     int late = connect_client(&f);
     hello_resume(&f, late, good, NULL);
     assert_closed(&f, late, CLOSE_WINDOW_EXPIRED, REASON(WINDOW_EXPIRED), ACTION(REJOIN));
+    assert_reconnects(RECONNECT_INVALID, 1, 4);
+    assert_reconnects(RECONNECT_REVOKED, 2, 4);
+    assert_reconnects(RECONNECT_WINDOW_OVER, 1, 4);
 }
 END_TEST
 
 START_TEST(not_now_is_no_reason_to_give_up)
 {
+    watch_reconnects();
     gateway_bus(f.gateway, false, f.now_ms);
     int again = resume_client(f.clients[ann].resume_token, f.seq);
     assert_closed(&f, again, CLOSE_OVERLOADED, REASON(CAPACITY), ACTION(RESUME));
@@ -246,6 +277,22 @@ START_TEST(not_now_is_no_reason_to_give_up)
     /* Should the owner have bound it: it is detached, and has its window. */
     ck_assert_int_eq((int)last_state(&f, again)->intent, RESUME);
     ck_assert_int_eq((int)last_state(&f, again)->state, DETACHED);
+    assert_reconnects(RECONNECT_UNAVAILABLE, 1, 2);
+    assert_reconnects(RECONNECT_TIMEOUT, 1, 2);
+    deliver_ack(&f, make_ack(&f, last_state(&f, again))); /* too late to count again */
+    assert_reconnects(RECONNECT_TIMEOUT, 1, 2);
+}
+END_TEST
+
+START_TEST(who_goes_away_before_the_answer_has_given_up)
+{
+    watch_reconnects();
+    int again = resume_client(f.clients[ann].resume_token, f.seq);
+    Ack *ack = make_ack(&f, newest_state(&f));
+    disconnect_client(&f, again, false);
+    assert_reconnects(RECONNECT_ABANDONED, 0, 0); /* not decided yet */
+    deliver_ack(&f, ack);
+    assert_reconnects(RECONNECT_ABANDONED, 1, 1);
 }
 END_TEST
 
@@ -446,6 +493,7 @@ int main(void)
     tcase_add_test(tcase, the_owner_refuses_a_resume);
     tcase_add_test(tcase, bad_resume_tokens);
     tcase_add_test(tcase, not_now_is_no_reason_to_give_up);
+    tcase_add_test(tcase, who_goes_away_before_the_answer_has_given_up);
     tcase_add_test(tcase, the_owner_closes_a_session);
     tcase_add_test(tcase, leaving_by_token);
     tcase_add_test(tcase, an_older_token_does_not_end_a_newer_binding);

@@ -121,9 +121,11 @@ START_TEST(a_lost_connection_ends_after_its_window_once)
     person_join(&fixture, &bob);
     fixture_flush(&fixture);
     size_t since = fixture.sent_count;
+    uint64_t returned = metric_value_at(M_ABSENCES, 0), over = metric_value_at(M_ABSENCES, 1);
     person_hold(&fixture, &ann, DETACHED);
     fixture_advance(&fixture, 29000);
     ck_assert_uint_eq(shard_stats(fixture.shard).detached, 1);
+    ck_assert_uint_eq(metric_value_at(M_ABSENCES, 1), over); /* not decided yet */
     ck_assert_ptr_null(sent_events(&fixture, since, 1, 0));
     fixture_advance(&fixture, 2000);
     const Event *event = only_event(since, 1);
@@ -133,6 +135,8 @@ START_TEST(a_lost_connection_ends_after_its_window_once)
     ck_assert_int_eq(event->left->reason, REASON(DISCONNECTED));
     ck_assert_int_eq(close_command(since, 0)->close->action, ACTION(REJOIN));
     ck_assert_uint_eq(shard_stats(fixture.shard).detached, 0);
+    ck_assert_uint_eq(metric_value_at(M_ABSENCES, 0), returned);
+    ck_assert_uint_eq(metric_value_at(M_ABSENCES, 1), over + 1);
     assert_refused(person_resume(&fixture, &ann, 2, 1), CODE(NOT_FOUND), REASON(WINDOW_EXPIRED), ACTION(REJOIN));
 }
 END_TEST
@@ -144,9 +148,12 @@ START_TEST(a_client_that_is_back_in_time_stays)
     person_join(&fixture, &bob);
     fixture_flush(&fixture);
     size_t since = fixture.sent_count;
+    uint64_t returned = metric_value_at(M_ABSENCES, 0), measured = metric_value(M_ABSENCE);
     person_hold(&fixture, &ann, DETACHED);
     fixture_advance(&fixture, 29000);
     person_hold(&fixture, &ann, ATTACHED);
+    ck_assert_uint_eq(metric_value_at(M_ABSENCES, 0), returned + 1);
+    ck_assert_uint_eq(metric_value(M_ABSENCE), measured + 1);
     fixture_advance(&fixture, 60000);
     ck_assert_ptr_null(sent_events(&fixture, since, 1, 0));
     ck_assert_uint_eq(shard_stats(fixture.shard).participants, 2);

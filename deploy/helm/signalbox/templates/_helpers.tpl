@@ -198,7 +198,7 @@ namespace="{{ .root.Release.Namespace }}",pod=~"{{ include "signalbox.tierName" 
 ((histogram_quantile(0.95, sum by (le) (rate(signalbox_join_latency_seconds_bucket{ {{- include "signalbox.series" . -}} }[5m]))) >= 0) or vector(0))
 {{- end -}}
 
-{{/* Of all hellos with a resume token, those that did not get their session back. */}}
+{{/* Of all attempts to resume that were decided, those that did not get their session back. */}}
 {{- define "signalbox.reconnectFailures" -}}
-(clamp_min(1 - sum(rate(signalbox_joins_total{outcome=~"recovered|resumed",{{ include "signalbox.series" . }}}[5m])) / (sum(rate(signalbox_resume_tokens_total{ {{- include "signalbox.series" . -}} }[5m])) > 0), 0) or vector(0))
+(clamp_min(1 - sum(rate(signalbox_reconnects_total{outcome=~"recovered|resumed",{{ include "signalbox.series" . }}}[5m])) / (sum(rate(signalbox_reconnects_total{outcome!="abandoned",{{ include "signalbox.series" . }}}[5m])) > 0), 0) or vector(0))
 {{- end -}}
