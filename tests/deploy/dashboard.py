@@ -61,10 +61,10 @@ def draw_lines(lines, box, unit):
     x, y, width, height = box
     points = [point for _, line in lines for point in line]
     begin, end = min(at for at, _ in points), max(at for at, _ in points)
-    top = max(max(value for _, value in points), 1e-9)
+    top = max(value for _, value in points)
     out = [f'<text x="{x}" y="{y + 9}" class="small">{html.escape(short(top, unit))}</text>']
     for number, (_, line) in enumerate(lines):
-        spots = " ".join(f"{x + (at - begin) / max(end - begin, 1) * width:.1f},{y + height - value / top * (height - 12):.1f}"
+        spots = " ".join(f"{x + (at - begin) / max(end - begin, 1) * width:.1f},{y + height - value / (top or 1) * (height - 12):.1f}"
                          for at, value in line)
         out.append(f'<polyline points="{spots}" stroke="{COLOURS[number]}"/>')
     left = x
@@ -73,7 +73,7 @@ def draw_lines(lines, box, unit):
         if left + 6 * len(text) > x + width:
             out.append(f'<text x="{left}" y="{y + height + 14}" class="small">…</text>')
             break
-        out.append(f'<text x="{left}" y="{y + height + 14}" class="small" fill="{COLOURS[number]}">{html.escape(text)}</text>')
+        out.append(f'<text x="{left}" y="{y + height + 14}" class="small" style="fill:{COLOURS[number]}">{html.escape(text)}</text>')
         left += 6 * len(text) + 10
     return out
 
@@ -93,7 +93,9 @@ def draw_panel(panel, top_px, ask):
     if not lines:
         return out + [f'<text x="{x + 8}" y="{y + height / 2}" class="small">no data</text>']
     if panel["type"] == "stat":
-        value = min(line[-1][1] for _, line in lines)
+        # Of those that are there at the end.
+        end = max(line[-1][0] for _, line in lines)
+        value = min(line[-1][1] for _, line in lines if line[-1][0] == end)
         return out + [f'<text x="{x + width / 2}" y="{y + height / 2 + 16}" class="stat">{short(value, unit)}</text>']
     return out + draw_lines(lines, (x + 8, y + 24, width - 16, height - 46), unit)
 
