@@ -1,6 +1,7 @@
 #include "common/metrics.h"
 
 #include "common/clock.h"
+#include "common/memory.h"
 #include <assert.h>
 #include <dirent.h>
 #include <inttypes.h>
@@ -207,14 +208,7 @@ static void render_metric(struct buf *out, const struct metric *metric, const ui
 
 static double read_resident_bytes(void)
 {
-    unsigned long total_pages, resident_pages = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file == NULL)
-        return 0;
-    if (fscanf(file, "%lu %lu", &total_pages, &resident_pages) != 2)
-        resident_pages = 0;
-    fclose(file);
-    return (double)resident_pages * (double)sysconf(_SC_PAGESIZE);
+    return (double)memory_resident_bytes();
 }
 
 static double read_open_fds(void)

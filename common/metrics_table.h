@@ -162,6 +162,14 @@ METRIC(M_WS_READ_PAUSES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_read
 METRIC(M_MESSAGES_NOT_CONVERTED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_messages_not_converted_total", NULL, NULL,
        "Messages from shards that this build could not write as JSON")
 
+METRIC(M_MEMORY_CEILING, TIER_GATEWAY, METRIC_GAUGE, "signalbox_memory_ceiling_bytes", NULL, NULL,
+       "Resident memory that this process may take; it gives things up before it gets there")
+METRIC(
+    M_SHED_LEVEL, TIER_GATEWAY, METRIC_GAUGE, "signalbox_shed_level", NULL, NULL,
+    "What is being given up for want of memory: 0 nothing, 1 new joins, 2 signals too, 3 the slowest connections too")
+METRIC(M_SHED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_shed_total", "what", "join,signal,connection",
+       "What was given up for want of memory: joins refused, signals dropped, slow connections closed")
+
 /* Clients and sessions */
 METRIC(M_CLIENT_MESSAGES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_messages_total", NULL, NULL,
        "Messages from clients that were carried out or refused with a result")

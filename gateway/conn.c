@@ -14,6 +14,7 @@ enum {
     INPUT_STEP_BYTES = 4096, /* after which it is looked whether the answers still fit */
     CLOSE_TIMEOUT_MS = 2000,
     LINGER_MS = 500,
+    CROWD_PORTION = 32, /* connections; about half a millisecond */
 };
 
 /* Pings and pongs of the client's: an honest one sends a few a minute. */
@@ -42,8 +43,20 @@ static int64_t now_ms(const struct conn *conn)
 
 static void mark_dirty(struct conn *conn)
 {
-    if (!list_linked(&conn->dirty))
+    if (!list_linked(&conn->dirty) || conn->in_crowd) {
+        list_remove(&conn->dirty);
         list_append(&conn->front->dirty, &conn->dirty);
+        conn->in_crowd = false;
+    }
+    loop_defer(conn->front->loop, &conn->front->flush);
+}
+
+static void mark_crowded(struct conn *conn)
+{
+    if (!list_linked(&conn->dirty)) {
+        list_append(&conn->front->crowded, &conn->dirty);
+        conn->in_crowd = true;
+    }
     loop_defer(conn->front->loop, &conn->front->flush);
 }
 
@@ -195,7 +208,10 @@ void front_send(void *transport, struct outmsg *message, enum message_class clas
     conn->drops.ephemeral += drops.ephemeral;
     if (result == OUTQUEUE_SLOW)
         close_slow(conn);
-    mark_dirty(conn);
+    if (outmsg_is_crowd(message) && conn->phase == CONN_OPEN)
+        mark_crowded(conn);
+    else
+        mark_dirty(conn);
 }
 
 static bool too_much_waits(const struct conn *conn)
@@ -322,18 +338,68 @@ static void tell_drops(struct conn *conn)
         gateway_client_overflow(conn->front->gateway, conn->client, drops.membership, drops.ephemeral, now_ms(conn));
 }
 
+static void flush_first(struct list *conns)
+{
+    struct conn *conn = list_first(conns, struct conn, dirty);
+    list_remove(&conn->dirty);
+    conn->in_crowd = false;
+    if (conn->phase == CONN_OPEN)
+        tell_drops(conn);
+    else
+        tell_gone(conn);
+    if (!h2o_socket_is_writing(conn->sock))
+        write_pending(conn);
+    update_reading(conn);
+}
+
+/* A crowd is served in portions, between which others get their turn. */
 void conn_flush_all(struct front *front)
 {
-    while (!list_empty(&front->dirty)) {
-        struct conn *conn = list_first(&front->dirty, struct conn, dirty);
-        list_remove(&conn->dirty);
-        if (conn->phase == CONN_OPEN)
-            tell_drops(conn);
-        else
-            tell_gone(conn);
-        if (!h2o_socket_is_writing(conn->sock))
-            write_pending(conn);
-        update_reading(conn);
+    while (!list_empty(&front->dirty))
+        flush_first(&front->dirty);
+    for (int i = 0; i < CROWD_PORTION && !list_empty(&front->crowded); i++)
+        flush_first(&front->crowded);
+    if (!list_empty(&front->crowded))
+        loop_defer(front->loop, &front->flush);
+}
+
+/* --- When memory is short */
+
+static void shed_ephemeral(struct conn *conn)
+{
+    struct outqueue_drops drops = {0};
+    size_t bytes = conn->queue.bytes, count = outqueue_count(&conn->queue);
+    outqueue_drop_ephemeral(&conn->queue, conn->encoding, &drops);
+    if (drops.ephemeral == 0)
+        return;
+    account(conn, bytes, count);
+    count_dropped(CLASS_EPHEMERAL, DROP_GATEWAY_MEMORY, drops.ephemeral);
+    metric_add_at(M_SHED, SHED_METRIC_SIGNAL, drops.ephemeral);
+    conn->drops.ephemeral += drops.ephemeral;
+    mark_dirty(conn);
+}
+
+void conn_shed_all(struct front *front, enum shed_level level, uint64_t used_bytes, uint64_t ceiling_bytes)
+{
+    struct shed_queues queues = {0};
+    if (level < SHED_EPHEMERAL || front->queued_bytes == 0)
+        return;
+    list_for_each(pos, &front->conns) {
+        struct conn *conn = container_of(pos, struct conn, link);
+        if (conn->phase != CONN_OPEN)
+            continue;
+        shed_ephemeral(conn);
+        shed_count_queue(&queues, conn->queue.bytes);
+    }
+    if (level < SHED_SLOWEST)
+        return;
+    uint32_t from_bytes = shed_slowest_bytes(&queues, used_bytes, ceiling_bytes);
+    list_for_each_safe(pos, &front->conns) {
+        struct conn *conn = container_of(pos, struct conn, link);
+        if (conn->phase != CONN_OPEN || conn->queue.bytes < from_bytes)
+            continue;
+        metric_add_at(M_SHED, SHED_METRIC_CONNECTION, 1);
+        close_slow(conn);
     }
 }
 

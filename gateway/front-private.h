@@ -45,6 +45,7 @@ struct front {
     size_t socket_count, websocket_count;
     struct give_back give_back; /* of sockets */
     struct list dirty;          /* conns that have something to write, or to tell */
+    struct list crowded;        /* likewise, but nothing else than what a whole crowd is sent */
     struct loop_task flush;
     struct buf scratch; /* what one write is gathered in */
     struct arena arena; /* the message being decoded */
@@ -82,7 +83,8 @@ struct conn {
     bool requested : 1; /* a request has been routed */
     bool ping_sent : 1, ping_due : 1, clean : 1, failed : 1, peer_closed : 1, close_sent : 1;
 
-    struct list dirty; /* front->dirty */
+    struct list dirty; /* front->dirty or front->crowded */
+    bool in_crowd;     /* of the two, the latter */
     struct ws_parser parser;
     struct outqueue queue;
     struct outqueue_drops drops; /* not yet told to the gateway */
@@ -119,6 +121,8 @@ void http_api_abandon(struct upgrade *upgrade);
 void conn_open(struct conn *conn, enum encoding encoding, struct jwt_claims *take_claims);
 void conn_on_timer(struct conn *conn);
 void conn_flush_all(struct front *front);
+/* Gives up what the level says, the slowest connections as far as needed. */
+void conn_shed_all(struct front *front, enum shed_level level, uint64_t used_bytes, uint64_t ceiling_bytes);
 /* The whole front is going away: says so to a WebSocket client, ends everything else. */
 void conn_shutdown(struct conn *conn);
 /* At once, whatever is unsent. */

@@ -195,6 +195,7 @@ struct front *front_open(struct loop *loop, const struct front_options *options,
     }
     list_init(&front->conns);
     list_init(&front->dirty);
+    list_init(&front->crowded);
     loop_task_init(&front->flush, flush);
     timer_init(&front->resume_accept, resume_accept);
     give_back_init(&front->give_back, loop_timers(loop));
@@ -272,6 +273,11 @@ unsigned front_port(const struct front *front)
 size_t front_connections(const struct front *front)
 {
     return front->websocket_count;
+}
+
+void front_shed(struct front *front, enum shed_level level, uint64_t used_bytes, uint64_t ceiling_bytes)
+{
+    conn_shed_all(front, level, used_bytes, ceiling_bytes);
 }
 
 size_t front_queued_bytes(const struct front *front)

@@ -72,6 +72,9 @@ size_t front_connections(const struct front *front);
 size_t front_queued_bytes(const struct front *front);
 size_t front_queued_messages(const struct front *front);
 
+/* Gives up what waits in the queues: from SHED_EPHEMERAL on signals, at SHED_SLOWEST the slowest connections. */
+void front_shed(struct front *front, enum shed_level level, uint64_t used_bytes, uint64_t ceiling_bytes);
+
 /* The send and close of struct gateway_actions; `transport` is what front passed to gateway_client_open(). Neither
  * calls back into the gateway before it has returned to the loop. */
 void front_send(void *transport, struct outmsg *message, enum message_class class);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOT_READY_RETRY_MS = 2000, STRIKES_PER_MALFORMED = 20 };
+enum { NOT_READY_RETRY_MS = 2000, NO_MEMORY_RETRY_MS = 5000, STRIKES_PER_MALFORMED = 20 };
 
 /* Label values of M_THROTTLED. */
 enum { THROTTLED_MESSAGES, THROTTLED_BYTES, THROTTLED_ROOM };
@@ -99,6 +99,25 @@ bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal)
     ret_refusal->code = SIGNALBOX__V1__CODE__UNAVAILABLE;
     ret_refusal->retry_after_ms = NOT_READY_RETRY_MS;
     snprintf(ret_refusal->detail, sizeof ret_refusal->detail, "%s", detail);
+    return false;
+}
+
+void gateway_shed(struct gateway *gateway, enum shed_level level)
+{
+    gateway->shed = level;
+}
+
+bool gateway_admits(const struct gateway *gateway, struct refusal *ret_refusal)
+{
+    if (gateway->shed < SHED_JOINS)
+        return true;
+    metric_add_at(M_SHED, SHED_METRIC_JOIN, 1);
+    *ret_refusal = (struct refusal){.http_status = 503,
+                                    .close_code = CLOSE_OVERLOADED,
+                                    .code = SIGNALBOX__V1__CODE__NO_CAPACITY,
+                                    .retry_after_ms = NO_MEMORY_RETRY_MS};
+    snprintf(ret_refusal->detail, sizeof ret_refusal->detail,
+             "this gateway is short of memory; try another one, or later");
     return false;
 }
 

@@ -19,6 +19,7 @@
 #include "common/token.h"
 #include "common/view.h"
 #include "gateway/outmsg.h"
+#include "gateway/shed.h"
 #include "proto/client.pb-c.h"
 #include "proto/cluster.pb-c.h"
 #include <stdbool.h>
@@ -110,6 +111,10 @@ bool gateway_check_token(struct gateway *gateway, const char *token, size_t size
 /* The same for an invite of the demo, which lacks an identity. */
 bool gateway_check_invite(struct gateway *gateway, const char *token, size_t size, const char *room,
                           struct jwt_claims *ret_claims, struct refusal *ret_refusal);
+/* What is to be given up for want of memory (gateway/shed.h); stays in force until the next call. */
+void gateway_shed(struct gateway *gateway, enum shed_level level);
+/* Whether a new session can be taken now, as far as memory goes; a resume always can. */
+bool gateway_admits(const struct gateway *gateway, struct refusal *ret_refusal);
 /* Whether new connections can be served now: has a view with shards, bus up, not draining. */
 bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal);
 

@@ -244,6 +244,11 @@ static int on_connect(h2o_handler_t *handler, h2o_req_t *req)
         return problem_refusal(req, &refusal);
     }
     struct ws_slice token = find_token(req, &handshake);
+    /* Who shows no access token may be about to resume. */
+    if (token.size > 0 && !gateway_admits(front->gateway, &refusal)) {
+        metric_add_at(M_UPGRADES, UPGRADE_NOT_READY, 1);
+        return problem_refusal(req, &refusal);
+    }
     if (token.size > 0) {
         claims = mem_new(struct jwt_claims);
         if (!gateway_check_token(front->gateway, token.data, token.size, NULL, claims, &refusal)) {

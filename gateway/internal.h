@@ -181,6 +181,7 @@ struct gateway {
     struct view *view;
     bool bus_up;
     bool draining;
+    enum shed_level shed;
     uint64_t connection_counter;
     struct list clients;
     size_t client_count;

@@ -190,6 +190,17 @@ static const struct config_key table[] = {
      .def = "false",
      .help =
          "For development: serves the demo page at / and mints tokens for whoever shows an invite (POST /demo/token)."},
+    {.name = "memory.ceiling_mb",
+     .type = CONFIG_INT,
+     .offset = AT(memory_ceiling_mb),
+     .def = "0",
+     .min = 0,
+     .max = 16777216,
+     .unit = "MiB",
+     .help =
+         "Resident memory that this process may take. At 80% of it new joins are refused, at 88% signals are no "
+         "longer queued, at 95% the slowest connections are closed, to resume. 0: 85% of the control group's limit, "
+         "or of the machine's memory."},
     {.name = "drain.spread_ms",
      .type = CONFIG_INT,
      .offset = AT(drain_spread_ms),

@@ -16,6 +16,7 @@ enum { CONVERT_FACTOR = 128, CONVERT_MIN_BYTES = 65536 };
 struct outmsg {
     uint32_t refs;
     bool unreadable; /* the packed bytes could not be converted to JSON */
+    bool crowd;
     struct payload *bytes;
     struct payload *frames[2]; /* by encoding; made when first asked for */
 };
@@ -91,6 +92,16 @@ struct payload *outmsg_frame(struct outmsg *message, enum encoding encoding)
     if (message->unreadable)
         metric_add(M_MESSAGES_NOT_CONVERTED, 1);
     return message->frames[encoding];
+}
+
+void outmsg_set_crowd(struct outmsg *message)
+{
+    message->crowd = true;
+}
+
+bool outmsg_is_crowd(const struct outmsg *message)
+{
+    return message->crowd;
 }
 
 const struct payload *outmsg_bytes(const struct outmsg *message)

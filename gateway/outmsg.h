@@ -10,6 +10,7 @@
 #include "common/message_class.h"
 #include "common/payload.h"
 #include "proto/client.pb-c.h"
+#include <stdbool.h>
 
 enum encoding { ENCODING_PROTOBUF, ENCODING_JSON };
 
@@ -22,6 +23,9 @@ void outmsg_unref(struct outmsg **message);
 /* The WebSocket frame in an encoding; borrowed, lives as long as the message. NULL if the packed bytes cannot be read
  * (a shard of another version sent something this build cannot convert): counted, and not sent. */
 struct payload *outmsg_frame(struct outmsg *message, enum encoding encoding);
+/* Its receivers are many: connections for which nothing else waits may let others go first. */
+void outmsg_set_crowd(struct outmsg *message);
+bool outmsg_is_crowd(const struct outmsg *message);
 /* The packed bytes. */
 const struct payload *outmsg_bytes(const struct outmsg *message);
 

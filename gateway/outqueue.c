@@ -174,6 +174,12 @@ struct outmsg *outqueue_pop(struct outqueue *queue, enum encoding encoding)
     return slot_message(slot);
 }
 
+void outqueue_drop_ephemeral(struct outqueue *queue, enum encoding encoding, struct outqueue_drops *drops)
+{
+    while (queue->ephemeral.count > 0)
+        drop_oldest_ephemeral(queue, encoding, drops);
+}
+
 static void ring_clear(struct outqueue_ring *ring)
 {
     while (ring->count > 0) {

@@ -57,6 +57,8 @@ enum outqueue_result outqueue_push(struct outqueue *queue, const struct outqueue
                                    struct outmsg *message, enum message_class class, struct outqueue_drops *drops);
 /* The next to be sent, or NULL; the caller owns the reference. */
 struct outmsg *outqueue_pop(struct outqueue *queue, enum encoding encoding);
+/* Drops all of P4; adds to `drops`. */
+void outqueue_drop_ephemeral(struct outqueue *queue, enum encoding encoding, struct outqueue_drops *drops);
 /* Drops everything. */
 void outqueue_clear(struct outqueue *queue);
 

@@ -4,10 +4,12 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/memory.h"
 #include "common/metrics.h"
 #include "common/token.h"
 #include "gateway/front.h"
 #include <assert.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +17,9 @@
 enum {
     ERROR_MAX = 512,
     DRAIN_POLL_MS = 50,
+    MEMORY_POLL_MS = 100,
+    MEMORY_TRIM_MS = 2000,
+    MEMORY_CEILING_PERCENT = 85,
     DRAIN_END_MS = 5000, /* for the last sockets to close and the view to let this process go */
 };
 
@@ -27,6 +32,10 @@ struct gateway_process {
     struct admin_http *admin;
     struct front_demo_key *demo_keys;
     struct timer drain_timer, drain_deadline;
+    struct timer memory_timer;
+    uint64_t memory_ceiling_bytes;
+    int64_t next_trim_ms;
+    enum shed_level shed;
     struct loop_task rejoin_task;
     bool draining, leaving;
     enum program_exit exit;
@@ -247,6 +256,54 @@ static struct front_demo_key *demo_keys_from(const struct gateway_config *config
     return demo_keys;
 }
 
+/* --- memory --------------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t memory_ceiling(const struct gateway_config *config)
+{
+    if (config->memory_ceiling_mb > 0)
+        return (uint64_t)config->memory_ceiling_mb << 20;
+    return memory_limit_bytes() / 100 * MEMORY_CEILING_PERCENT;
+}
+
+static void note_shed(struct gateway_process *process, enum shed_level level, uint64_t used_bytes)
+{
+    static const char *const given_up[] = {"nothing", "new joins", "new joins, signals",
+                                           "new joins, signals, the slowest connections"};
+    if (level == process->shed)
+        return;
+    process->shed = level;
+    metric_set(M_SHED_LEVEL, level);
+    log_warn("memory_short", log_uint("resident_bytes", used_bytes),
+             log_uint("ceiling_bytes", process->memory_ceiling_bytes), log_str("given_up", given_up[level]),
+             log_str("action", "more gateways, or a higher memory.ceiling_mb"));
+}
+
+static void on_memory_timer(struct timer *timer, int64_t now_ms)
+{
+    struct gateway_process *process = container_of(timer, struct gateway_process, memory_timer);
+    uint64_t used_bytes = memory_resident_bytes();
+    enum shed_level level = shed_next_level(process->shed, used_bytes, process->memory_ceiling_bytes);
+    /* What was freed and not given back counts as resident: first that, then what somebody needs. */
+    if (level > SHED_NOTHING && now_ms >= process->next_trim_ms) {
+        malloc_trim(0);
+        process->next_trim_ms = now_ms + MEMORY_TRIM_MS;
+        used_bytes = memory_resident_bytes();
+        level = shed_next_level(process->shed, used_bytes, process->memory_ceiling_bytes);
+    }
+    note_shed(process, level, used_bytes);
+    gateway_shed(process->gateway, level);
+    front_shed(process->front, level, used_bytes, process->memory_ceiling_bytes);
+    timer_set(loop_timers(process->loop), timer, now_ms + MEMORY_POLL_MS);
+}
+
+static void watch_memory(struct gateway_process *process)
+{
+    process->memory_ceiling_bytes = memory_ceiling(process->config);
+    metric_set(M_MEMORY_CEILING, (int64_t)process->memory_ceiling_bytes);
+    timer_set(loop_timers(process->loop), &process->memory_timer, loop_now_ms(process->loop) + MEMORY_POLL_MS);
+}
+
 /* --- drain ---------------------------------------------------------------------------------------------------------
  */
 
@@ -366,6 +423,7 @@ struct gateway_process *gateway_process_open(struct loop *loop, const struct gat
     process->demo_keys = demo_keys_from(config);
     timer_init(&process->drain_timer, on_drain_timer);
     timer_init(&process->drain_deadline, on_drain_deadline);
+    timer_init(&process->memory_timer, on_memory_timer);
     loop_task_init(&process->rejoin_task, on_rejoin);
     cluster_node_options(&config->cluster, NODE_GATEWAY, &options);
     if (!open_gateway(process, &options.self) || !open_listeners(process)) {
@@ -373,6 +431,7 @@ struct gateway_process *gateway_process_open(struct loop *loop, const struct gat
         return NULL;
     }
     open_node(process, &options);
+    watch_memory(process);
     log_info("gateway_started", log_str("version", SBX_VERSION), log_str("id", options.self.id),
              log_hex("incarnation", options.self.incarnation), log_str("listen", config->listen),
              log_str("admin", config->cluster.admin_listen));
@@ -403,6 +462,7 @@ bool gateway_process_reload(struct gateway_process *process, const struct gatewa
     free(process->demo_keys);
     process->demo_keys = demo_keys;
     process->config = config;
+    watch_memory(process);
     log_set_level((enum log_level)config->cluster.log_level);
     log_info("reloaded");
     return true;
@@ -422,6 +482,7 @@ void gateway_process_close(struct gateway_process **process_ptr)
     node_close(&process->node);
     timer_cancel(loop_timers(process->loop), &process->drain_timer);
     timer_cancel(loop_timers(process->loop), &process->drain_deadline);
+    timer_cancel(loop_timers(process->loop), &process->memory_timer);
     loop_task_cancel(&process->rejoin_task);
     free(process->demo_keys);
     free(process);

@@ -41,6 +41,7 @@ struct gateway_config {
     char *turn_secret;
     int64_t turn_ttl_s;
     bool demo;
+    int64_t memory_ceiling_mb;
     int64_t drain_spread_ms, drain_deadline_ms;
     struct config_strings drain_alternates;
 #define LIMIT(name, def, min, max, unit, help) int64_t name;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SYNC_RETRY_MS = 500 };
+enum { SYNC_RETRY_MS = 500, CROWD_SESSIONS = 64 };
 
 static void ask_room_sync(struct gw_room *room, int64_t now_ms);
 
@@ -170,6 +170,25 @@ static bool wants(const struct session *session, const Signalbox__Cluster__V1__R
     return strcmp(session->sid_text, batch->exclude_sid) != 0;
 }
 
+/* What a whole crowd is sent may take more than a turn to write; others' messages need not wait for that. */
+static struct outmsg *room_message(const struct gw_room *room, const ProtobufCBinaryData *packed)
+{
+    struct outmsg *message = outmsg_from_bytes(packed->data, packed->len);
+    if (room->session_count >= CROWD_SESSIONS)
+        outmsg_set_crowd(message);
+    return message;
+}
+
+/* The gateway is short of memory: signals are the first of what it has promised to give way. */
+static void drop_signals(const struct gw_room *room, const Signalbox__Cluster__V1__RoomBatch *batch)
+{
+    uint64_t count = 0;
+    list_for_each(pos, &room->sessions)
+        count += wants(container_of(pos, struct session, room_link), batch);
+    count_dropped(CLASS_EPHEMERAL, DROP_GATEWAY_MEMORY, count);
+    metric_add_at(M_SHED, SHED_METRIC_SIGNAL, count);
+}
+
 static void deliver(struct gw_room *room, const Signalbox__Cluster__V1__RoomBatch *batch)
 {
     struct gateway *gateway = room->gateway;
@@ -179,7 +198,7 @@ static void deliver(struct gw_room *room, const Signalbox__Cluster__V1__RoomBatc
         if (!wants(session, batch))
             continue;
         if (message == NULL)
-            message = outmsg_from_bytes(batch->message.data, batch->message.len);
+            message = room_message(room, &batch->message);
         if (batch->last_seq != 0)
             session->seq = batch->last_seq;
         if (session->client->closing)
@@ -203,7 +222,11 @@ void room_batch(struct gateway *gateway, const struct node_address *from,
     }
     struct epoch epoch = epoch_from_proto(batch->epoch);
     if (batch->last_seq == 0) { /* signals: no place in the order */
-        if (room->has_epoch && epoch_equal(&epoch, &room->epoch))
+        if (!room->has_epoch || !epoch_equal(&epoch, &room->epoch))
+            return;
+        if (gateway->shed >= SHED_EPHEMERAL)
+            drop_signals(room, batch);
+        else
             deliver(room, batch);
         return;
     }

@@ -12,7 +12,7 @@ struct client {
 };
 
 struct recorded recorded;
-bool gateway_is_ready;
+bool gateway_is_ready, gateway_refuses_joins;
 struct loop *loop;
 struct front *front;
 
@@ -44,6 +44,11 @@ bool gateway_check_invite(struct gateway *gateway, const char *token, size_t siz
 bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal)
 {
     return gateway_is_ready || refuse(ret_refusal, 503, SIGNALBOX__V1__CODE__UNAVAILABLE, "no view yet");
+}
+
+bool gateway_admits(const struct gateway *gateway, struct refusal *ret_refusal)
+{
+    return !gateway_refuses_joins || refuse(ret_refusal, 503, SIGNALBOX__V1__CODE__NO_CAPACITY, "short of memory");
 }
 
 struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
@@ -97,6 +102,18 @@ void gateway_client_message(struct gateway *gateway, struct client *client, cons
     case ASK_FIVE:
         for (int i = 0; i < 5; i++)
             send_pong(client, 10, CLASS_CONTROL);
+        break;
+    case ASK_SHED:
+        for (int i = 0; i < 4; i++) {
+            send_pong(client, 1000, CLASS_EPHEMERAL);
+            send_pong(client, 1000, CLASS_NEGOTIATION);
+        }
+        front_shed(front, SHED_JOINS, 1000, 1000);
+        recorded.queued_at[SHED_JOINS] = front_queued_messages(front);
+        front_shed(front, SHED_EPHEMERAL, 1000, 1000);
+        recorded.queued_at[SHED_EPHEMERAL] = front_queued_messages(front);
+        front_shed(front, SHED_SLOWEST, 1000, 1000);
+        recorded.queued_at[SHED_SLOWEST] = front_queued_messages(front);
         break;
     }
 }

@@ -18,15 +18,16 @@ enum { QUEUE_BYTES = 65536, MESSAGE_BYTES = 4096 };
 #define PROTOBUF "signalbox.v1.protobuf"
 
 /* What a client asks of the gateway by its request_id: a result; the same and a close; 40 KB of membership; 100 KB of
- * negotiation; five results. */
-enum { ASK_PONG = 1, ASK_CLOSE, ASK_MEMBERSHIP, ASK_NEGOTIATION, ASK_FIVE };
+ * negotiation; five results; signals and results, and then memory runs short. */
+enum { ASK_PONG = 1, ASK_CLOSE, ASK_MEMBERSHIP, ASK_NEGOTIATION, ASK_FIVE, ASK_SHED };
 
 struct recorded {
     unsigned opened, gone, gone_clean, malformed, overflow_membership, overflow_ephemeral, messages, left;
     char token[256];
+    size_t queued_at[SHED_SLOWEST + 1]; /* messages, after memory ran short to this level */
 };
 extern struct recorded recorded;
-extern bool gateway_is_ready;
+extern bool gateway_is_ready, gateway_refuses_joins;
 
 extern struct loop *loop;
 extern struct front *front;

@@ -226,6 +226,30 @@ START_TEST(reading_stops_while_too_much_waits)
 }
 END_TEST
 
+static void script_shed(void)
+{
+    struct ws_client *idle = join(JSON), *client = join(JSON);
+    ask(client, ASK_SHED);
+    ck_assert_int_eq(ws_client_close_code(client), CLOSE_SLOW);
+    ws_client_close(&client);
+    ask(idle, ASK_PONG);
+    expect(idle, TEXT, NULL);
+    leave(idle);
+}
+
+START_TEST(short_of_memory_signals_go_first_and_then_the_slowest)
+{
+    uint64_t signals = metric_value_at(M_UPDATES_DROPPED_REASON, DROP_GATEWAY_MEMORY);
+    uint64_t connections = metric_value_at(M_SHED, SHED_METRIC_CONNECTION);
+    run(script_shed);
+    ck_assert_uint_eq(recorded.queued_at[SHED_JOINS], 8);
+    ck_assert_uint_eq(recorded.queued_at[SHED_EPHEMERAL], 4);
+    ck_assert_uint_eq(recorded.queued_at[SHED_SLOWEST], 0);
+    ck_assert_uint_eq(metric_value_at(M_UPDATES_DROPPED_REASON, DROP_GATEWAY_MEMORY), signals + 4);
+    ck_assert_uint_eq(metric_value_at(M_SHED, SHED_METRIC_CONNECTION), connections + 1);
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     tcase_add_test(tcase, echo_over_tls);
@@ -238,6 +262,7 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, membership_overflow_is_told);
     tcase_add_test(tcase, what_must_not_drop_closes_as_slow);
     tcase_add_test(tcase, reading_stops_while_too_much_waits);
+    tcase_add_test(tcase, short_of_memory_signals_go_first_and_then_the_slowest);
 }
 
 int main(void)

@@ -20,6 +20,10 @@ static void script_refusals(void)
     expect_status("nonsense\r\n\r\n", "400", "");
     expect_status(GET("/nowhere", ""), "404", "\"code\":\"NOT_FOUND\"");
     expect_status(GET("/", ""), "302", "location: /demo/");
+    gateway_refuses_joins = true;
+    expect_status(ws_client_upgrade_request(path, JSON, "Authorization: Bearer good1\r\n"), "503",
+                  "\"code\":\"NO_CAPACITY\"");
+    gateway_refuses_joins = false;
     gateway_is_ready = false;
     expect_status(ws_client_upgrade_request(path, JSON, ""), "503", "\r\nretry-after: 3\r\n");
 }

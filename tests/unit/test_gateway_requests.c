@@ -560,6 +560,53 @@ START_TEST(a_room_over_budget_tells_who_asked_and_closes_who_keeps_on)
 }
 END_TEST
 
+static void deliver_signals(const char *room)
+{
+    Signalbox__Cluster__V1__RoomBatch batch = SIGNALBOX__CLUSTER__V1__ROOM_BATCH__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch);
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Message message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Signals signals = SIGNALBOX__V1__SIGNALS__INIT;
+    message.body_case = BODY(SIGNALS);
+    message.signals = &signals;
+    batch.room_key = key_data(room);
+    batch.epoch = &epoch;
+    batch.class_ = CLASS_EPHEMERAL;
+    batch.message = pack_message(&message);
+    item.body_case = ITEM(ROOM_BATCH);
+    item.room_batch = &batch;
+    fixture_deliver(&f, &item);
+}
+
+START_TEST(short_of_memory_it_takes_no_new_sessions_and_queues_no_signals)
+{
+    char *token = mint(&f, "late", "r", NULL);
+    size_t since = f.received_count;
+    gateway_shed(f.gateway, SHED_JOINS);
+    int late = connect_client(&f);
+    hello_token(&f, late, token, NULL);
+    assert_closed(&f, late, CLOSE_OVERLOADED, REASON(CAPACITY), ACTION(REJOIN));
+    int again = connect_client(&f);
+    size_t sent_before = f.sent_count;
+    hello_resume(&f, again, f.clients[ann].resume_token, NULL);
+    ck_assert_ptr_nonnull(sent(&f, sent_before, ITEM(SESSION_STATE), 0));
+    deliver_signals("r");
+    ck_assert_int_eq(received_count(&f, since, ann, BODY(SIGNALS)), 1);
+    uint64_t dropped = metric_value_at(M_UPDATES_DROPPED_REASON, DROP_GATEWAY_MEMORY);
+    gateway_shed(f.gateway, SHED_EPHEMERAL);
+    deliver_signals("r");
+    ck_assert_int_eq(received_count(&f, since, ann, BODY(SIGNALS)), 1);
+    ck_assert_uint_eq(metric_value_at(M_UPDATES_DROPPED_REASON, DROP_GATEWAY_MEMORY), dropped + 1);
+    gateway_shed(f.gateway, SHED_NOTHING);
+    deliver_signals("r");
+    ck_assert_int_eq(received_count(&f, since, ann, BODY(SIGNALS)), 2);
+    int welcome = connect_client(&f);
+    hello_token(&f, welcome, token, NULL);
+    ck_assert(!f.clients[welcome].closed);
+    free(token);
+}
+END_TEST
+
 START_TEST(a_token_scales_the_connections_budget_and_names_the_rooms)
 {
     json_t *claims = json_pack("{s:s, s:s, s:I, s:i, s:i, s:{s:b, s:s}}", "iss", "key", "sub", "bot", "exp",
@@ -640,6 +687,7 @@ int main(void)
     tcase_add_test(tcase, access_tokens_are_refreshed);
     tcase_add_test(tcase, over_budget_is_throttled_then_closed);
     tcase_add_test(tcase, a_room_over_budget_tells_who_asked_and_closes_who_keeps_on);
+    tcase_add_test(tcase, short_of_memory_it_takes_no_new_sessions_and_queues_no_signals);
     tcase_add_test(tcase, a_token_scales_the_connections_budget_and_names_the_rooms);
     tcase_add_test(tcase, malformed_messages_add_up);
     tcase_add_test(tcase, leave_departs);
