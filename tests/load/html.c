@@ -109,20 +109,19 @@ static void plot_series(FILE *to, const struct series *series)
                                         over_time(series, "messages", &first->messages_per_s, 2),
                                         over_time(series, "room events", &first->events_per_s, 1),
                                         over_time(series, "signals", &first->signals_per_s, 3)};
-    const struct plot_line memory[] = {over_time(series, "gateways", &first->gateways.memory_mib, 0),
-                                       over_time(series, "shards", &first->shards.memory_mib, 1),
-                                       over_time(series, "swarm", &first->swarm.memory_mib, 2)};
-    const struct plot_line cpu[] = {over_time(series, "gateways", &first->gateways.cpu_percent, 0),
-                                    over_time(series, "shards", &first->shards.cpu_percent, 1),
-                                    over_time(series, "swarm", &first->swarm.cpu_percent, 2)};
+    struct plot_line memory[TIERS], cpu[TIERS];
+    for (int i = 0; i < TIERS; i++) {
+        memory[i] = over_time(series, tier_names[i], &first->tiers[i].memory_mib, i);
+        cpu[i] = over_time(series, tier_names[i], &first->tiers[i].cpu_percent, i);
+    }
     if (series->count == 0)
         return;
     plot_over_time(to, series, "Participants", "joined", false, joined, 1);
     plot_latencies(to, series, "Arriving", SERIES_handshake, 3);
     plot_latencies(to, series, "Delivery", SERIES_message, 2);
     plot_over_time(to, series, "Throughput", "per second, as received", false, traffic, 4);
-    plot_over_time(to, series, "Memory", "MiB resident, all processes of a tier", false, memory, 3);
-    plot_over_time(to, series, "CPU", "percent of one core", false, cpu, 3);
+    plot_over_time(to, series, "Memory", "MiB resident, all processes of a tier", false, memory, TIERS);
+    plot_over_time(to, series, "CPU", "percent of one core", false, cpu, TIERS);
 }
 
 /* --- percentiles --- */

@@ -80,9 +80,8 @@ void live_show(struct live *live, const struct swarm_options *options, const str
     rate(to, series, "messages", offsetof(struct series_point, messages_per_s));
     rate(to, series, "events", offsetof(struct series_point, events_per_s));
     latencies(to, point);
-    tier(to, "gateways", &point->gateways);
-    tier(to, "shards", &point->shards);
-    tier(to, "swarm", &point->swarm);
+    for (int i = 0; i < TIERS; i++)
+        tier(to, tier_names[i], &point->tiers[i]);
     fprintf(to,
             CLEAR_LINE "\n  %sviolations %llu  unexpected disconnects %llu  sessions lost %llu" PLAIN
                        "  refused %llu  repeated %llu" CLEAR_LINE "\n",

@@ -57,6 +57,8 @@ static int start_workers(struct coordinator *coordinator, const char *run)
             return -1;
         }
         coordinator->pids[i] = pid;
+        coordinator->options.tiers[TIER_SWARM].pids[i] = pid;
+        coordinator->options.tiers[TIER_SWARM].count = i + 1;
     }
     return 0;
 }
@@ -122,22 +124,13 @@ static void sum_up(struct coordinator *coordinator, bool histograms)
 
 /* --- phases --- */
 
-static struct pids worker_pids(const struct coordinator *coordinator)
-{
-    struct pids pids = {.count = coordinator->options.processes};
-    memcpy(pids.pids, coordinator->pids, sizeof coordinator->pids);
-    return pids;
-}
-
 /* What the series is made of, as it is now. */
 static struct series_input look(struct coordinator *coordinator, enum phase phase)
 {
-    struct pids swarm = worker_pids(coordinator);
     struct series_input input = {.at_us = clock_mono_us(), .phase = phase, .total = &coordinator->total};
     sum_up(coordinator, true);
-    observe_quickly(&coordinator->options.gateways, &input.gateways_bytes, &input.gateways_cpu_us);
-    observe_quickly(&coordinator->options.shards, &input.shards_bytes, &input.shards_cpu_us);
-    observe_quickly(&swarm, &input.swarm_bytes, &input.swarm_cpu_us);
+    for (int i = 0; i < TIERS; i++)
+        observe_quickly(&coordinator->options.tiers[i], &input.tiers[i].resident_bytes, &input.tiers[i].cpu_us);
     return input;
 }
 
@@ -222,10 +215,9 @@ static bool check(struct coordinator *coordinator)
 static int take_sample(struct coordinator *coordinator, enum moment moment)
 {
     struct sample *sample = &coordinator->report.samples[moment];
-    struct pids swarm = worker_pids(coordinator);
-    if (observe_tier(&coordinator->options.gateways, &sample->gateways) != 0 ||
-        observe_tier(&coordinator->options.shards, &sample->shards) != 0 || observe_tier(&swarm, &sample->swarm) != 0)
-        return -1;
+    for (int i = 0; i < TIERS; i++)
+        if (observe_tier(&coordinator->options.tiers[i], &sample->tiers[i]) != 0)
+            return -1;
     sum_up(coordinator, false);
     sample->swarm_tls_bytes = coordinator->total.tls_bytes;
     sample->kernel_bytes = observe_kernel_bytes();
@@ -245,12 +237,12 @@ static bool storm(struct coordinator *coordinator, enum storm kind)
     const struct swarm_options *options = &coordinator->options;
     struct storm_result *result = &coordinator->report.storms[kind];
     double rate = options->storm_rate > 0 ? options->storm_rate : SLOWEST_RATE;
-    struct worker_stats before;
-    sum_up(coordinator, false);
-    before = coordinator->total;
+    struct series_input begin = look(coordinator, storms[kind].phase);
+    struct worker_stats before = coordinator->total;
     if (!run_phase(coordinator, storms[kind].phase, storms[kind].what, options->participants / rate * 2 + PATIENCE_S))
         return false;
     const struct worker_stats *after = &coordinator->total;
+    struct series_input end = look(coordinator, storms[kind].phase);
     *result = (struct storm_result){
         .took_us = after->phase_took_us,
         .cuts = after->cuts - before.cuts,
@@ -258,6 +250,8 @@ static bool storm(struct coordinator *coordinator, enum storm kind)
         .handshakes_full = after->handshakes_full - before.handshakes_full,
         .handshakes_resumed = after->handshakes_resumed - before.handshakes_resumed,
     };
+    for (int i = 0; i < TIERS; i++)
+        result->cpu_us[i] = end.tiers[i].cpu_us - begin.tiers[i].cpu_us;
     return options->bare || check(coordinator);
 }
 

@@ -54,7 +54,11 @@ static const char HELP[] =
     "  --html FILE              write a report with plots there\n"
     "  --quiet                  no progress line\n"
     "  --gateway-pids A,B,...   measure these processes' memory and CPU time, per connection\n"
-    "  --shard-pids A,B,...     the same, per participant\n";
+    "  --shard-pids A,B,...     the same, per participant\n"
+    "  --bus-pids A,B,...       the same, of nats-server\n";
+
+const char *const tier_names[TIERS] = {
+    [TIER_GATEWAYS] = "gateways", [TIER_SHARDS] = "shards", [TIER_BUS] = "bus", [TIER_SWARM] = "swarm"};
 
 enum { OPTION_OWN = 1000, OPTION_HELP, OPTION_QUIET, OPTION_BARE, OPTION_STEADY, OPTION_DRIVEN, OPTION_HISTORY };
 
@@ -224,10 +228,13 @@ static enum options_result take(struct swarm_options *options, int option, const
         good = parse_count(value, 1, IN_FLIGHT_MAX, &options->in_flight);
         break;
     case 'G':
-        good = parse_pids(value, &options->gateways);
+        good = parse_pids(value, &options->tiers[TIER_GATEWAYS]);
         break;
     case 'H':
-        good = parse_pids(value, &options->shards);
+        good = parse_pids(value, &options->tiers[TIER_SHARDS]);
+        break;
+    case 'B':
+        good = parse_pids(value, &options->tiers[TIER_BUS]);
         break;
     default:
         return OPTIONS_USAGE; /* getopt has said why */
@@ -291,6 +298,7 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
         {"html", required_argument, NULL, 'L'},
         {"gateway-pids", required_argument, NULL, 'G'},
         {"shard-pids", required_argument, NULL, 'H'},
+        {"bus-pids", required_argument, NULL, 'B'},
         {"history", required_argument, NULL, OPTION_HISTORY},
         {"steady", no_argument, NULL, OPTION_STEADY},
         {"driven", no_argument, NULL, OPTION_DRIVEN},

@@ -26,6 +26,11 @@ enum {
 /* Kinds of TLS handshakes with which everybody comes back; a run may have a storm of each. */
 enum storm { STORM_FULL, STORM_RESUMED, STORMS };
 
+/* Processes whose memory and CPU time are measured together. */
+enum tier { TIER_GATEWAYS, TIER_SHARDS, TIER_BUS, TIER_SWARM, TIERS };
+
+extern const char *const tier_names[TIERS];
+
 struct target {
     struct sockaddr_storage address;
     socklen_t address_size;
@@ -55,7 +60,7 @@ struct swarm_options {
     bool bare;          /* TLS and the upgrade alone, against signalbox-bare */
     uint64_t seed;
     bool quiet, steady, driven;
-    struct pids gateways, shards;
+    struct pids tiers[TIERS]; /* the swarm's own are known once it has begun */
 };
 
 enum options_result { OPTIONS_OK = 0, OPTIONS_HELP = -1, OPTIONS_USAGE = -2 };

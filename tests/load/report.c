@@ -62,26 +62,36 @@ static void latencies(json_t *figures, json_t *all, const char *name, const stru
 
 /* --- cost --- */
 
-/* In percent of a core, from one moment to the next. */
-static void cpu_between(json_t *figures, const char *tier, const char *what, const struct report *report,
-                        enum moment moment, const struct usage *from, const struct usage *to)
+/* In percent of a core, from the moment before. */
+static void cpu_until(json_t *figures, const char *name, const struct report *report, enum tier tier,
+                      enum moment moment)
 {
-    const struct sample *samples = report->samples;
-    double took_us = (double)(samples[moment].at_us - samples[moment - 1].at_us);
-    char name[64];
-    snprintf(name, sizeof name, "%s_cpu_%s", tier, what);
+    const struct sample *to = &report->samples[moment], *from = to - 1;
+    double took_us = (double)(to->at_us - from->at_us);
     if (took_us > SHORTEST_US)
-        plain(figures, name, 100 * (double)(to->cpu_us - from->cpu_us) / took_us, "percent");
+        plain(figures, name, 100 * (double)(to->tiers[tier].cpu_us - from->tiers[tier].cpu_us) / took_us, "percent");
 }
 
-static void cpu(json_t *figures, const char *tier, const struct usage *before, const struct usage *joined,
-                const struct usage *idle, const struct usage *held, const struct report *report)
+static void cpu(json_t *figures, const struct report *report, enum tier tier)
 {
+    const struct sample *samples = report->samples;
+    const char *tier_name = report->options->bare && tier == TIER_GATEWAYS ? "bare" : tier_names[tier];
+    int64_t joins_us = samples[MOMENT_JOINED].tiers[tier].cpu_us - samples[MOMENT_BEFORE].tiers[tier].cpu_us;
     char name[64];
-    snprintf(name, sizeof name, "%s_cpu_per_join", tier);
-    plain(figures, name, (double)(joined->cpu_us - before->cpu_us) / report->options->participants, "us");
-    cpu_between(figures, tier, "idle", report, MOMENT_IDLE, joined, idle);
-    cpu_between(figures, tier, "held", report, MOMENT_HELD, idle, held);
+    if (report->options->tiers[tier].count == 0)
+        return;
+    snprintf(name, sizeof name, "%s_cpu_per_join", tier_name);
+    plain(figures, name, (double)joins_us / report->options->participants, "us");
+    snprintf(name, sizeof name, "%s_cpu_idle", tier_name);
+    cpu_until(figures, name, report, tier, MOMENT_IDLE);
+    snprintf(name, sizeof name, "%s_cpu_held", tier_name);
+    cpu_until(figures, name, report, tier, MOMENT_HELD);
+    for (enum storm kind = 0; kind < STORMS; kind++) {
+        const struct storm_result *storm = &report->storms[kind];
+        snprintf(name, sizeof name, "%s_cpu_per_return_%s", tier_name, storm_names[kind]);
+        if (storm->took_us > 0)
+            plain(figures, name, (double)storm->cpu_us[tier] / report->options->participants, "us");
+    }
 }
 
 static double per_participant(const struct report *report, int64_t before_bytes, int64_t after_bytes)
@@ -93,50 +103,46 @@ static void gateway_memory(json_t *figures, const struct report *report)
 {
     const struct swarm_options *options = report->options;
     const struct sample *samples = report->samples;
-    int64_t before_bytes = samples[MOMENT_BEFORE].gateways.pss_bytes;
+    int64_t before_bytes = samples[MOMENT_BEFORE].tiers[TIER_GATEWAYS].pss_bytes;
     bool busy =
         options->messages_per_min + options->mutes_per_min + options->signals_per_min + options->churn_percent_per_min >
         0;
     if (options->bare) {
         plain(figures, "bare_bytes_per_connection",
-              per_participant(report, before_bytes, samples[MOMENT_HELD].gateways.pss_bytes), "bytes");
+              per_participant(report, before_bytes, samples[MOMENT_HELD].tiers[TIER_GATEWAYS].pss_bytes), "bytes");
         return;
     }
-    barred(figures, "gateway_bytes_per_connection",
-           per_participant(report, before_bytes, samples[busy ? MOMENT_IDLE : MOMENT_HELD].gateways.pss_bytes), "bytes",
-           "<=", IDLE_CONNECTION_BAR_BYTES);
+    barred(
+        figures, "gateway_bytes_per_connection",
+        per_participant(report, before_bytes, samples[busy ? MOMENT_IDLE : MOMENT_HELD].tiers[TIER_GATEWAYS].pss_bytes),
+        "bytes", "<=", IDLE_CONNECTION_BAR_BYTES);
     if (busy)
         barred(figures, "gateway_bytes_per_connection_busy",
-               per_participant(report, before_bytes, samples[MOMENT_HELD].gateways.pss_bytes), "bytes",
+               per_participant(report, before_bytes, samples[MOMENT_HELD].tiers[TIER_GATEWAYS].pss_bytes), "bytes",
                "<=", BUSY_CONNECTION_BAR_BYTES);
 }
 
 static void cost(json_t *figures, const struct report *report)
 {
     const struct swarm_options *options = report->options;
-    const struct sample *before = &report->samples[MOMENT_BEFORE], *joined = &report->samples[MOMENT_JOINED],
-                        *idle = &report->samples[MOMENT_IDLE], *held = &report->samples[MOMENT_HELD];
+    const struct sample *before = &report->samples[MOMENT_BEFORE], *held = &report->samples[MOMENT_HELD];
     if (!held->taken)
         return;
-    if (options->gateways.count > 0) {
+    if (options->tiers[TIER_GATEWAYS].count > 0)
         gateway_memory(figures, report);
-        cpu(figures, options->bare ? "bare" : "gateways", &before->gateways, &joined->gateways, &idle->gateways,
-            &held->gateways, report);
-    }
-    if (options->shards.count > 0) {
+    if (options->tiers[TIER_SHARDS].count > 0)
         barred(figures, "shard_bytes_per_participant",
-               per_participant(report, before->shards.pss_bytes, held->shards.pss_bytes), "bytes",
-               "<=", PARTICIPANT_BAR_BYTES);
-        cpu(figures, "shards", &before->shards, &joined->shards, &idle->shards, &held->shards, report);
-    }
+               per_participant(report, before->tiers[TIER_SHARDS].pss_bytes, held->tiers[TIER_SHARDS].pss_bytes),
+               "bytes", "<=", PARTICIPANT_BAR_BYTES);
     if (!options->bare)
         barred(figures, "swarm_bytes_per_client_beside_tls",
-               per_participant(report, before->swarm.pss_bytes - before->swarm_tls_bytes,
-                               held->swarm.pss_bytes - held->swarm_tls_bytes),
+               per_participant(report, before->tiers[TIER_SWARM].pss_bytes - before->swarm_tls_bytes,
+                               held->tiers[TIER_SWARM].pss_bytes - held->swarm_tls_bytes),
                "bytes", "<=", CLIENT_BAR_BYTES);
     plain(figures, "swarm_tls_bytes_per_client",
           per_participant(report, before->swarm_tls_bytes, held->swarm_tls_bytes), "bytes");
-    cpu(figures, "swarm", &before->swarm, &joined->swarm, &idle->swarm, &held->swarm, report);
+    for (enum tier tier = 0; tier < TIERS; tier++)
+        cpu(figures, report, tier);
     if (before->kernel_bytes >= 0 && held->kernel_bytes >= 0)
         plain(figures, "kernel_bytes_per_connection_both_ends",
               per_participant(report, before->kernel_bytes, held->kernel_bytes), "bytes");

@@ -15,7 +15,7 @@
 enum moment { MOMENT_BEFORE, MOMENT_JOINED, MOMENT_IDLE, MOMENT_HELD, MOMENTS };
 
 struct sample {
-    struct usage gateways, shards, swarm;
+    struct usage tiers[TIERS];
     int64_t swarm_tls_bytes; /* of the swarm's, what OpenSSL holds */
     int64_t kernel_bytes;
     int64_t at_us;
@@ -24,6 +24,7 @@ struct sample {
 
 struct storm_result {
     int64_t took_us; /* 0: there was none */
+    int64_t cpu_us[TIERS];
     uint64_t cuts, resumes, handshakes_full, handshakes_resumed;
 };
 

@@ -31,20 +31,9 @@ static void add_latency(struct series_point *point, enum series_latency which, c
     point->p99_ms[which] = (double)histogram_percentile_us(&between, 99) / 1000;
 }
 
-static struct series_usage usage(int64_t bytes, int64_t cpu_us, double took_us)
-{
-    return (struct series_usage){.memory_mib = (double)bytes / (1 << 20),
-                                 .cpu_percent = 100 * (double)cpu_us / took_us};
-}
-
 static double larger(double a, double b)
 {
     return a > b ? a : b;
-}
-
-static struct series_usage usage_of_both(const struct series_usage *a, const struct series_usage *b)
-{
-    return (struct series_usage){.memory_mib = b->memory_mib, .cpu_percent = (a->cpu_percent + b->cpu_percent) / 2};
 }
 
 /* Two neighbours as one: rates are averaged, of latencies the worse is kept. */
@@ -59,9 +48,8 @@ static struct series_point merge(const struct series_point *a, const struct seri
         both.p50_ms[i] = larger(a->p50_ms[i], b->p50_ms[i]);
         both.p99_ms[i] = larger(a->p99_ms[i], b->p99_ms[i]);
     }
-    both.gateways = usage_of_both(&a->gateways, &b->gateways);
-    both.shards = usage_of_both(&a->shards, &b->shards);
-    both.swarm = usage_of_both(&a->swarm, &b->swarm);
+    for (int i = 0; i < TIERS; i++)
+        both.tiers[i].cpu_percent = (a->tiers[i].cpu_percent + b->tiers[i].cpu_percent) / 2;
     return both;
 }
 
@@ -90,10 +78,11 @@ void series_add(struct series *series, const struct series_input *input)
         .messages_per_s = 1e6 * (double)(now->directed_delivered - before->directed_delivered) / took_us,
         .events_per_s = 1e6 * (double)(now->room_events - before->room_events) / took_us,
         .signals_per_s = 1e6 * (double)(now->signals_received - before->signals_received) / took_us,
-        .gateways = usage(input->gateways_bytes, input->gateways_cpu_us - series->last.gateways_cpu_us, took_us),
-        .shards = usage(input->shards_bytes, input->shards_cpu_us - series->last.shards_cpu_us, took_us),
-        .swarm = usage(input->swarm_bytes, input->swarm_cpu_us - series->last.swarm_cpu_us, took_us),
     };
+    for (int i = 0; i < TIERS; i++)
+        point->tiers[i] = (struct series_usage){
+            .memory_mib = (double)input->tiers[i].resident_bytes / (1 << 20),
+            .cpu_percent = 100 * (double)(input->tiers[i].cpu_us - series->last.tiers[i].cpu_us) / took_us};
 #define X(name, what) add_latency(point, SERIES_##name, &before->name##_us, &now->name##_us);
     SWARM_HISTOGRAMS(X)
 #undef X

@@ -7,6 +7,7 @@
 #ifndef SBX_LOAD_SERIES_H
 #define SBX_LOAD_SERIES_H
 
+#include "tests/load/options.h"
 #include "tests/load/stats.h"
 #include <stddef.h>
 
@@ -31,7 +32,7 @@ struct series_point {
     double joined;
     double arrivals_per_s, messages_per_s, events_per_s, signals_per_s;
     double p50_ms[SERIES_LATENCIES], p99_ms[SERIES_LATENCIES]; /* 0: none in this interval */
-    struct series_usage gateways, shards, swarm;
+    struct series_usage tiers[TIERS];
 };
 
 /* Totals, as they grow. */
@@ -39,8 +40,9 @@ struct series_input {
     int64_t at_us;
     enum phase phase;
     const struct worker_stats *total; /* with its histograms */
-    int64_t gateways_bytes, shards_bytes, swarm_bytes;
-    int64_t gateways_cpu_us, shards_cpu_us, swarm_cpu_us;
+    struct {
+        int64_t resident_bytes, cpu_us;
+    } tiers[TIERS];
 };
 
 struct series {
