@@ -39,12 +39,16 @@ struct shard {
     struct gateway_ref *gateways;       /* by incarnation */
     struct departure *departures;       /* oldest first */
     struct pool departure_pool;
-    struct list dirty_rooms;            /* room->dirty_link; in the order of their turns */
-    struct list parked_rooms;           /* likewise; not due before parked_due_ms */
+    struct list dirty_rooms;  /* room->dirty_link; in the order of their turns */
+    struct list parked_rooms; /* likewise; not due before parked_due_ms */
     struct timer parked_timer;
     int64_t parked_due_ms;
     uint64_t snapshot_counter;
     uint32_t settling_rooms, detached;
+    struct {
+        int64_t since_ms;
+        uint32_t count, before; /* since then, and in the span before it */
+    } late_returns;
     size_t pending_events, pending_signals;
 
     /* Scratch, valid within one call and never stored. */

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* When windows are stretched: in a storm the last in the queue wait longer for a handshake than their window. */
+enum { LATE_SPAN_MS = 5000, LATE_RETURNS_MIN = 10, QUEUE_STEP_MS = 5000, QUEUE_MAX_MS = 270000 };
+
 typedef Signalbox__V1__Participant Participant;
 
 struct gateway_ref *member_open_gateway(struct shard *shard, const struct node_address *address)
@@ -81,14 +84,40 @@ void member_free(struct member *member)
     free(member);
 }
 
+/* --- detached ---------------------------------------------------------------------------------------------------- */
+
+/* Who comes back after half of the window has waited in a queue: that of the gateways, which take no more handshakes
+ * than they can. */
+static void count_return(struct member *member, int64_t now_ms)
+{
+    struct shard *shard = member->shard;
+    if (now_ms - shard->late_returns.since_ms >= LATE_SPAN_MS) {
+        bool next = now_ms - shard->late_returns.since_ms < 2 * LATE_SPAN_MS;
+        shard->late_returns.before = next ? shard->late_returns.count : 0;
+        shard->late_returns.count = 0;
+        shard->late_returns.since_ms = now_ms;
+    }
+    if (now_ms - member->detached_ms >= member->resume_window_ms / 2)
+        shard->late_returns.count++;
+}
+
+/* While that queue moves, whoever is still in it is waited for. */
+static bool queue_moves(const struct shard *shard, int64_t now_ms)
+{
+    return now_ms - shard->late_returns.since_ms < 2 * LATE_SPAN_MS &&
+           shard->late_returns.count + shard->late_returns.before >= LATE_RETURNS_MIN;
+}
+
 static void on_window_over(struct timer *timer, int64_t now_ms)
 {
     struct member *member = container_of(timer, struct member, window);
-    if (member->shard->suspended) { /* whoever wants to come back could not */
+    int64_t longest_ms = member->detached_ms + member->resume_window_ms + QUEUE_MAX_MS;
+    if (member->shard->suspended) /* whoever wants to come back could not */
         timer_set(member->shard->wheel, timer, now_ms + SHARD_SUSPENDED_MS);
-        return;
-    }
-    member_end(member, SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED, true, now_ms);
+    else if (queue_moves(member->shard, now_ms) && now_ms < longest_ms)
+        timer_set(member->shard->wheel, timer, now_ms + QUEUE_STEP_MS);
+    else
+        member_end(member, SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED, true, now_ms);
 }
 
 void member_init_window(struct member *member)
@@ -103,6 +132,7 @@ void member_attach(struct member *member, int64_t now_ms)
 {
     if (!member->detached)
         return;
+    count_return(member, now_ms);
     metric_add_at(M_ABSENCES, ABSENCE_RETURNED, 1);
     metric_observe_us(M_ABSENCE, (now_ms - member->detached_ms) * 1000);
     member->detached = false;

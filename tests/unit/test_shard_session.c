@@ -160,6 +160,42 @@ START_TEST(a_client_that_is_back_in_time_stays)
 }
 END_TEST
 
+/* What the gateways' queue of handshakes costs in time costs nobody the session; a few who come late are no queue. */
+START_TEST(windows_stretch_while_a_queue_of_returns_moves)
+{
+    enum { QUEUE = 40 };
+    struct person people[QUEUE];
+    char names[QUEUE][8];
+    for (int i = 0; i < QUEUE; i++) {
+        snprintf(names[i], sizeof names[i], "p%d", i);
+        people[i] = person_make(names[i], "r", 0);
+        person_join(&fixture, &people[i]);
+    }
+    for (int i = 0; i < QUEUE; i++)
+        person_hold(&fixture, &people[i], DETACHED);
+    fixture_advance(&fixture, 26000);
+    for (int i = 0; i < 9; i++)
+        person_hold(&fixture, &people[i], ATTACHED);
+    ck_assert_uint_eq(shard_stats(fixture.shard).participants, QUEUE);
+    for (int i = 9; i < 30; i++) {
+        fixture_advance(&fixture, 400);
+        person_hold(&fixture, &people[i], ATTACHED);
+    }
+    ck_assert_uint_eq(shard_stats(fixture.shard).participants, QUEUE);
+    /* The queue has ended. */
+    fixture_advance(&fixture, 16000);
+    ck_assert_uint_eq(shard_stats(fixture.shard).participants, 30);
+    /* A few who come late keep no window open. */
+    for (int i = 0; i < 30; i++)
+        person_hold(&fixture, &people[i], DETACHED);
+    fixture_advance(&fixture, 29000);
+    for (int i = 0; i < 9; i++)
+        person_hold(&fixture, &people[i], ATTACHED);
+    fixture_advance(&fixture, 2000);
+    ck_assert_uint_eq(shard_stats(fixture.shard).participants, 9);
+}
+END_TEST
+
 START_TEST(a_resume_from_another_gateway_takes_the_session_over)
 {
     struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "r", 1);
@@ -574,6 +610,7 @@ int main(void)
     tcase_add_test(tests, a_join_repeated_with_a_newer_wanted_state_applies_it);
     tcase_add_test(tests, leaving_before_the_join_is_acknowledged_leaves);
     tcase_add_test(tests, a_lost_connection_ends_after_its_window_once);
+    tcase_add_test(tests, windows_stretch_while_a_queue_of_returns_moves);
     tcase_add_test(tests, a_client_that_is_back_in_time_stays);
     tcase_add_test(tests, a_resume_from_another_gateway_takes_the_session_over);
     tcase_add_test(tests, a_repeat_from_a_replaced_connection_does_not_win_it_back);
