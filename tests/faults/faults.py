@@ -12,15 +12,24 @@ from fleet import ODD_SEATS, ODD_SEATS_MOVED
 Fault = collections.namedtuple("Fault", "name what lasts_s bound_s from_end quiet rank start mend", defaults=(0, None, None))
 
 
+def choose(fleet, kind, n):
+    """The `n`th of its kind, but for shards: see Fleet.shards_in_company()."""
+    name = f"{kind}-{n}"
+    if kind == "shard" and len(fleet.processes) == len(fleet.names()):
+        name = fleet.shards_in_company()[n - 1]
+    fleet.victims[kind, n] = name
+    return name
+
+
 def kill(kind):
     def start(fleet, swarm, n):
-        fleet.kill_all(*present(fleet, f"{kind}-{n}"))
+        fleet.kill_all(*present(fleet, choose(fleet, kind, n)))
     return start
 
 
 def launch(kind):
     def mend(fleet, swarm, n):
-        name = f"{kind}-{n}"
+        name = fleet.victims[kind, n]
         if name not in fleet.processes:
             fleet.launch(name)
     return mend
@@ -28,15 +37,20 @@ def launch(kind):
 
 def send(kind, number):
     def start(fleet, swarm, n):
-        if f"{kind}-{n}" in fleet.processes:
-            fleet[f"{kind}-{n}"].signal(number)
+        signal_present(fleet, choose(fleet, kind, n), number)
     return start
+
+
+def resume(kind):
+    def mend(fleet, swarm, n):
+        signal_present(fleet, fleet.victims[kind, n], signal.SIGCONT)
+    return mend
 
 
 def end_and_launch(kind):
     """Waits for the good end of what was told to end."""
     def mend(fleet, swarm, n):
-        name = f"{kind}-{n}"
+        name = fleet.victims[kind, n]
         if name in fleet.processes:
             fleet.terminate_all(name)
         fleet.launch(name)
@@ -47,8 +61,13 @@ def present(fleet, *names):
     return [name for name in names if name in fleet.processes]
 
 
+def signal_present(fleet, name, number):
+    if name in fleet.processes:
+        fleet[name].signal(number)
+
+
 def restart_nats(fleet, swarm, n):
-    name = f"nats-{n}"
+    name = choose(fleet, "nats", n)
     fleet.terminate_all(*present(fleet, name))
     fleet.launch(name)
 
@@ -112,17 +131,17 @@ def launch_everything(fleet, swarm, n):
 SINGLE = [
     Fault("gateway_kill", "SIGKILL of a gateway", 4, 10, False, False, 1, kill("gateway"), launch("gateway")),
     Fault("gateway_stop", "SIGSTOP of a gateway for 16 s", 16, 20, False, False, 0, send("gateway", signal.SIGSTOP),
-          send("gateway", signal.SIGCONT)),
+          resume("gateway")),
     Fault("gateway_drain", "SIGTERM of a gateway", 4, 5, False, False, 2, send("gateway", signal.SIGTERM),
           end_and_launch("gateway")),
     Fault("shard_kill", "SIGKILL of a shard", 4, 1.5, False, True, 1, kill("shard"), launch("shard")),
     Fault("shard_stop", "SIGSTOP of a shard for 10 s", 10, 4, False, True, 0, send("shard", signal.SIGSTOP),
-          send("shard", signal.SIGCONT)),
+          resume("shard")),
     Fault("shard_drain", "SIGTERM of a shard", 4, 1.5, False, True, 2, send("shard", signal.SIGTERM), end_and_launch("shard")),
     Fault("nats_kill", "SIGKILL of one NATS server of three", 5, 10, False, True, 0, kill("nats"), launch("nats")),
     Fault("nats_restart", "restart of one NATS server of three", 2, 10, False, True, 0, restart_nats, launch("nats")),
     Fault("nats_freeze", "SIGSTOP of one NATS server of three for 5 s", 5, 10, False, True, 0, send("nats", signal.SIGSTOP),
-          send("nats", signal.SIGCONT)),
+          resume("nats")),
     Fault("nats_all", "all NATS servers killed for 5 s", 5, 10, True, True, 0, kill_all_nats, launch_all_nats),
     Fault("client_loss_5s", "half of the clients have no network for 5 s", 5, 5, True, False, 0, cut_clients, mend_clients),
     Fault("client_loss_60s", "half of the clients have no network for 60 s", 60, 5, True, False, 0, cut_clients,

@@ -6,8 +6,10 @@ process reaches NATS by an address of its own, 127.64.N.1: dropping what goes to
 whichever server and however often it connects. Clients of odd seats come from 127.1.0.0/16 or 127.3.0.0/16
 (tests/load/participant.c).
 """
+import collections
 import itertools
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "integration"))
-from cluster import API_KEY, API_SECRET, PLAIN, Cluster, Process, free_port, merged, wait_for  # noqa: E402
+from cluster import API_KEY, API_SECRET, PLAIN, Cluster, Process, free_port, http_get, merged, wait_for  # noqa: E402
 
 ODD_SEATS, ODD_SEATS_MOVED = "127.1.0.0/16", "127.3.0.0/16"
 BUS_ADDRESSES = (f"127.64.{i}.1" for i in itertools.count())  # no two processes have the same
@@ -27,23 +29,59 @@ def now_us():
     return time.monotonic_ns() // 1000
 
 
+class Namespace:
+    """A network namespace with one link to this one; kept by a process that sleeps in it."""
+
+    def __init__(self, number):
+        self.outside, self.inside, self.link = f"10.99.{number}.1", f"10.99.{number}.2", f"sbx{number}"
+        self.keeper = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        here = os.readlink("/proc/self/ns/net")
+        wait_for(lambda: os.readlink(f"/proc/{self.keeper.pid}/ns/net") != here, "a network namespace")
+        self.ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", str(self.keeper.pid))
+        self.ip("address", "add", f"{self.outside}/24", "dev", self.link)
+        self.set_link("up")
+        for words in (("link", "set", "lo", "up"), ("address", "add", f"{self.inside}/24", "dev", "eth0"),
+                      ("link", "set", "eth0", "up")):
+            self.ip(*words, launcher=self.launcher())
+
+    @staticmethod
+    def ip(*words, launcher=()):
+        subprocess.run([*launcher, "ip", *words], check=True, capture_output=True)
+
+    def launcher(self):
+        return ["nsenter", f"--net=/proc/{self.keeper.pid}/ns/net"]
+
+    def set_link(self, state):
+        self.ip("link", "set", self.link, state)
+
+    def close(self):
+        """The link goes with the namespace."""
+        self.keeper.kill()
+        self.keeper.wait()
+
+
 class Fleet(Cluster):
-    def __init__(self, gateways=2, shards=3, nats=3, **options):
+    def __init__(self, gateways=2, shards=3, nats=3, namespaces=(), **options):
+        """`namespaces`: these processes live in network namespaces of their own, each joined to this one by a link."""
+        self.namespaces = {name: Namespace(number) for number, name in enumerate(namespaces, 1)}
         self.nats_names = [f"nats-{i + 1}" for i in range(nats)]
         self.nats_ports = {name: (free_port(), free_port(), free_port()) for name in self.nats_names}
         self.bus_addresses = {}
+        self.victims = {}  # of faults that choose theirs, by number
         super().__init__(gateways=gateways, shards=shards, build=options.pop("build", PLAIN), **options)
 
     # --- Configuration
 
     def bus_address(self, name):
         if name not in self.bus_addresses:
-            self.bus_addresses[name] = next(BUS_ADDRESSES)
+            namespace = self.namespaces.get(name)
+            self.bus_addresses[name] = namespace.outside if namespace else next(BUS_ADDRESSES)
         return self.bus_addresses[name]
 
     def common_config(self, name):
-        # Each prefers another server, so that they are spread over all.
-        order = sorted(self.nats_names, key=lambda server: (self.nats_names.index(server) + len(name) + ord(name[-1])) % 8)
+        # shard-1 and gateway-1 prefer the first server, shard-2 and gateway-2 the second, and so on.
+        at = (int(name.split("-")[1]) - 1) % len(self.nats_names)
+        order = self.nats_names[at:] + self.nats_names[:at]
         servers = [f"nats://{self.bus_address(name)}:{self.nats_ports[server][0]}" for server in order]
         return merged(super().common_config(name), {"nats": {"servers": servers}, "log": {"level": "info"}})
 
@@ -59,6 +97,20 @@ class Fleet(Cluster):
         return path
 
     # --- Processes
+
+    def launcher(self, name):
+        return self.namespaces[name].launcher() if name in self.namespaces else []
+
+    def admin_host(self, name):
+        return self.namespaces[name].inside if name in self.namespaces else "127.0.0.1"
+
+    def set_link(self, name, state):
+        self.namespaces[name].set_link(state)
+
+    def _keep_logs(self):
+        super()._keep_logs()
+        for namespace in self.namespaces.values():
+            namespace.close()
 
     def start_nats(self):
         for name in self.nats_names:
@@ -132,11 +184,31 @@ class Fleet(Cluster):
         return True
 
     def view(self):
-        """The view as signalboxctl shows it."""
+        """The view as signalboxctl shows it; waits while the log cannot be read."""
         servers = ",".join(f"nats://127.0.0.1:{ports[0]}" for ports in self.nats_ports.values())
-        done = subprocess.run([self.build / "ctl" / "signalboxctl", "view", "--json", "--nats", servers], check=True,
-                              capture_output=True, text=True)
-        return json.loads(done.stdout)
+        command = [self.build / "ctl" / "signalboxctl", "view", "--json", "--nats", servers]
+
+        def ask():
+            done = subprocess.run(command, capture_output=True, text=True)
+            return json.loads(done.stdout) if done.returncode == 0 else None
+        return wait_for(ask, "signalboxctl to read the view", step_s=0.2)
+
+    def nats_ids(self):
+        """{server's id, as processes name it: its name here} of those that run."""
+        ids = {}
+        for name in self.nats_names:
+            status, text = http_get(f"http://127.0.0.1:{self.nats_ports[name][1]}/varz", 2) if name in self.processes else (0, "")
+            if status == 200:
+                ids[json.loads(text)["server_id"]] = name
+        return ids
+
+    def shards_in_company(self):
+        """Shards on whose NATS server there is another process, and then the others. The silence of a process that is alone
+        on its server may be the server's, and gets patience."""
+        view = self.view()
+        used = collections.Counter(node.get("natsServer") for node in view["shards"] + view["gateways"])
+        order = sorted(view["shards"], key=lambda shard: (used[shard.get("natsServer")] < 2, shard["id"]))
+        return [shard["id"] for shard in order]
 
     def incarnations(self):
         """{shard: incarnation} of the present view, as histories have them."""

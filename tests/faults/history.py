@@ -92,7 +92,7 @@ class Judge:
         # For whoever measures.
         self.deliveries = []  # (room, due_us, at_us, receiver, sender)
         self.outages = []
-        self.owners = []  # (at_us, room, incarnation)
+        self.takeovers = []  # (at_us, room, the owner's incarnation, the view in which it took the room)
         self.changes = []  # (at_us, kind, observer, tag) of joins and leaves seen
         self.counts = collections.Counter()
 
@@ -169,7 +169,7 @@ class Judge:
         self.outages.append(person.lost_us)
 
     def on_owner(self, record, person):
-        self.owners.append((record.at_us, person.room, record.tag))
+        self.takeovers.append((record.at_us, person.room, record.tag, record.number))
 
     # --- G1
 

@@ -77,7 +77,7 @@ def owners_at(run, at_us):
     """{(file, room): the owner's incarnation} as its members last heard by then."""
     owners = {}
     for index, judge in enumerate(run.judges):
-        for moment_us, room, incarnation in judge.owners:
+        for moment_us, room, incarnation, _ in judge.takeovers:
             if moment_us <= at_us:
                 owners[index, room] = incarnation
     return owners

@@ -139,9 +139,10 @@ def wait_for(condition, what, timeout_s=START_TIMEOUT_S, step_s=0.02):
 
 
 class Process:
-    def __init__(self, name, command, directory, admin_port=0, ready_path="/readyz"):
+    def __init__(self, name, command, directory, admin_port=0, ready_path="/readyz", admin_host="127.0.0.1"):
         self.name = name
         self.admin_port = admin_port
+        self.admin_url = f"http://{admin_host}:{admin_port}"
         self.ready_path = ready_path
         self.log_path = directory / f"{name}.log"
         # As deployed: docs/PERFORMANCE.md, "Memory after a crowd".
@@ -165,11 +166,11 @@ class Process:
     def ready(self):
         if self.popen.poll() is not None:
             raise RuntimeError(f"{self.name} ended with status {self.popen.returncode}\n{self.log_tail()}")
-        return http_get(f"http://127.0.0.1:{self.admin_port}{self.ready_path}")[0] == 200
+        return http_get(self.admin_url + self.ready_path)[0] == 200
 
     def metrics(self):
         """{'name': sum over labels, 'name{label="value"}': value}"""
-        status, text = http_get(f"http://127.0.0.1:{self.admin_port}/metrics")
+        status, text = http_get(f"{self.admin_url}/metrics")
         if status != 200:
             raise RuntimeError(f"{self.name} gave no metrics: {status} {text}\n{self.log_tail()}")
         values = {}
@@ -252,7 +253,7 @@ class Cluster:
         return {"node": {"id": name},
                 "cluster": {"secret": self.secret, "placement_seed": self.seed},
                 "nats": {"servers": [f"nats://127.0.0.1:{self.nats_port}"]},
-                "admin": {"listen": f"127.0.0.1:{self.admin_ports[name]}"},
+                "admin": {"listen": f"{self.admin_host(name)}:{self.admin_ports[name]}"},
                 "log": {"level": "debug"}}
 
     def gateway_config(self, name):
@@ -297,8 +298,16 @@ class Cluster:
         config = self.gateway_config(name) if tier == "gateway" else self.shard_config(name)
         path = self.write_config(name, config)
         program = self.build / tier / f"signalbox-{tier}"
-        self.processes[name] = Process(name, [program, "--config", path], self.directory, self.admin_ports[name])
+        self.processes[name] = Process(name, [*self.launcher(name), program, "--config", path], self.directory,
+                                       self.admin_ports[name], admin_host=self.admin_host(name))
         return self.processes[name]
+
+    def launcher(self, name):
+        """What stands before the program in its command line."""
+        return []
+
+    def admin_host(self, name):
+        return "127.0.0.1"
 
     def wait_ready(self, *names):
         for name in names:
