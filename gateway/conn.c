@@ -6,6 +6,7 @@
 #include "common/protojson.h"
 #include <assert.h>
 #include <h2o/rand.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 
 enum {
@@ -521,6 +522,15 @@ static void on_read(h2o_socket_t *sock, const char *err)
 
 /* --- Time */
 
+/* Whether the client's system has confirmed all that was sent: it can be reached, and its program is what is slow. */
+static bool is_delivered(const struct conn *conn)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    return getsockopt(h2o_socket_get_fd(conn->sock), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           info.tcpi_unacked == 0;
+}
+
 /* Waits longest for the last of the messages that it could have been about, so that a busy client costs no pings. */
 static void keep_alive(struct conn *conn)
 {
@@ -532,6 +542,8 @@ static void keep_alive(struct conn *conn)
             conn_set_timer(conn, options->ping_timeout_ms - silent_ms);
         else if (conn->paused)
             close_slow(conn);
+        else if (silent_ms < 2 * (int64_t)options->ping_interval_ms && is_delivered(conn))
+            conn_set_timer(conn, options->ping_timeout_ms);
         else
             close_with(conn, CLOSE_PING_TIMEOUT, "no answer to a ping", CAUSE_PING_TIMEOUT);
     } else if (silent_ms < options->ping_interval_ms) {

@@ -112,8 +112,9 @@ static const struct config_key table[] = {
      .max = 600000,
      .unit = "ms",
      .help =
-         "A client that has not answered a ping for so long is taken for lost. Interval and timeout together are at "
-         "most a third of limits.resume_window_ms."},
+         "A client that has not answered a ping for so long is taken for lost; one whose system has confirmed the "
+         "ping, so that only its program is slow, gets another interval. Interval and timeout together are at most a "
+         "third of limits.resume_window_ms."},
     {.name = "tls.enabled",
      .type = CONFIG_BOOL,
      .offset = AT(tls),

@@ -45,7 +45,7 @@ static const char HELP[] =
     "  --driven                 tell each phase on standard output, and hold until standard input says what to do:\n"
     "                           'renew' gives every other participant of each room another network, 'go' ends the "
     "hold\n"
-    "  --in-flight N            connections on their way per process, at most (default 256)\n"
+    "  --in-flight N            connections on their way per process, at most (default 64)\n"
     "  --bare                   TLS and upgrade alone, against signalbox-bare: the reference\n"
     "  --settle S               longest wait for rosters and messages at a checkpoint (default 30)\n"
     "What is reported\n"
@@ -313,7 +313,7 @@ enum options_result options_parse(struct swarm_options *ret_options, int argc, c
                                     .join_rate = 200,
                                     .hold_s = 10,
                                     .settle_s = 30,
-                                    .in_flight = 256,
+                                    .in_flight = 64,
                                     .seed = 1,
                                     .key = getenv("SIGNALBOX_API_KEY"),
                                     .secret = getenv("SIGNALBOX_API_SECRET")};

@@ -1,5 +1,6 @@
 /* WebSockets over real sockets: messages, queues, pings, closing. */
 #include "front_fixture.h"
+#include <unistd.h>
 
 static void script_echo(void)
 {
@@ -167,6 +168,27 @@ START_TEST(silence_ends_a_connection)
 }
 END_TEST
 
+/* Its system has confirmed the ping: it can be reached, it is only slow. */
+static void script_slow_answer(void)
+{
+    struct ws_client *client = join(JSON);
+    for (int i = 0; i < 2; i++) {
+        expect(client, PING, "");
+        usleep(400000);
+        ws_client_send(client, PONG, "", 0);
+    }
+    leave(client);
+}
+
+START_TEST(an_answer_may_be_late_where_the_ping_has_arrived)
+{
+    options.ping_interval_ms = 1000;
+    options.ping_timeout_ms = 100;
+    run(script_slow_answer);
+    ck_assert_uint_eq(recorded.gone_clean, 1);
+}
+END_TEST
+
 static void script_overflow(void)
 {
     struct ws_client *client = join(JSON);
@@ -259,6 +281,7 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, violations_fail_the_connection);
     tcase_add_test(tcase, pings_are_answered_within_a_budget);
     tcase_add_test(tcase, silence_ends_a_connection);
+    tcase_add_test(tcase, an_answer_may_be_late_where_the_ping_has_arrived);
     tcase_add_test(tcase, membership_overflow_is_told);
     tcase_add_test(tcase, what_must_not_drop_closes_as_slow);
     tcase_add_test(tcase, reading_stops_while_too_much_waits);
