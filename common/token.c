@@ -77,6 +77,7 @@ static size_t content_pack(const struct resume_token *token, uint8_t *content)
     message.resume_window_ms = token->resume_window_ms;
     message.budget_percent = token->budget_percent;
     message.room_budget_percent = token->room_budget_percent;
+    message.grants_version = token->grants_version;
     assert(signalbox__cluster__v1__resume_token__get_packed_size(&message) <= CONTENT_MAX);
     return signalbox__cluster__v1__resume_token__pack(&message, content);
 }
@@ -131,6 +132,7 @@ static bool content_read(const Signalbox__Cluster__V1__ResumeToken *message, str
     token->resume_window_ms = message->resume_window_ms;
     token->budget_percent = message->budget_percent;
     token->room_budget_percent = message->room_budget_percent;
+    token->grants_version = message->grants_version;
     return true;
 }
 

@@ -59,6 +59,7 @@ struct resume_token {
     int64_t joined_at_ms, access_expires_s;
     uint32_t resume_window_ms;
     uint32_t budget_percent, room_budget_percent; /* 0: as configured */
+    uint32_t grants_version;                      /* of `grants`: grows with each access token that changed them */
 };
 
 /* Stable snake_case name, for metrics labels, problem bodies and logs. */

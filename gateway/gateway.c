@@ -71,6 +71,21 @@ void gateway_free(struct gateway **gateway_ptr)
     *gateway_ptr = NULL;
 }
 
+/* Ends the sessions whose access tokens were signed by a key that is there no more. */
+static void end_revoked(struct gateway *gateway, int64_t now_ms)
+{
+    struct session *session, *next;
+    HASH_ITER(hh_connection, gateway->sessions, session, next) {
+        if (session->state == SESSION_DEPARTED || jwt_keyring_has(gateway->keyring, session->key_id))
+            continue;
+        struct client *client = session->client;
+        session_depart(session, SIGNALBOX__V1__LEAVE_REASON__TOKEN_REVOKED, now_ms);
+        if (client != NULL)
+            client_end(client, CLOSE_TOKEN_REVOKED, SIGNALBOX__V1__LEAVE_REASON__TOKEN_REVOKED,
+                       SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "the key that signed the access token was withdrawn");
+    }
+}
+
 void gateway_reconfigure(struct gateway *gateway, const struct gateway_options *options, struct jwt_keyring *keyring,
                          const struct token_keys *token_keys)
 {
@@ -79,6 +94,7 @@ void gateway_reconfigure(struct gateway *gateway, const struct gateway_options *
     gateway->keyring = jwt_keyring_ref(keyring);
     jwt_keyring_unref(&old);
     gateway->token_keys = *token_keys;
+    end_revoked(gateway, gateway->wheel->now_ms);
 }
 
 /* --- readiness and admission ------------------------------------------------------------------------------------- */

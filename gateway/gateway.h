@@ -92,7 +92,7 @@ struct gateway *gateway_new(const struct gateway_options *options, struct jwt_ke
                             const struct token_keys *token_keys, struct timer_wheel *wheel,
                             const struct gateway_actions *actions, void *ctx);
 void gateway_free(struct gateway **gateway);
-/* After SIGHUP: new keys and limits apply from now on. */
+/* After SIGHUP: new keys and limits apply from now on; sessions of a key that is there no more end. */
 void gateway_reconfigure(struct gateway *gateway, const struct gateway_options *options, struct jwt_keyring *keyring,
                          const struct token_keys *token_keys);
 

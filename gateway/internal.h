@@ -129,6 +129,8 @@ struct session {
     int64_t access_expires_s;
     uint32_t resume_window_ms;
     uint32_t budget_percent, room_budget_percent; /* by the access token; 0: as configured */
+    uint32_t grants_version;                      /* of the participant's permissions */
+    uint32_t attempt;                             /* which of the client's to resume; 0: it does not count */
     int64_t window_ends_ms;                       /* while detached */
     int64_t started_ms;
     struct interest *interest; /* NULL = everything */
@@ -216,6 +218,14 @@ uint16_t close_code_for(Signalbox__V1__LeaveReason reason, Signalbox__V1__LeaveA
 bool admission_check(struct gateway *gateway, const char *token, size_t size, const char *room,
                      struct jwt_claims *ret_claims, struct refusal *ret_refusal);
 bool admission_room(const struct jwt_claims *claims, const char *room, struct refusal *ret_refusal);
+
+/* grants.c */
+void grants_permissions(const struct jwt_grants *grants, Signalbox__V1__Permissions *permissions,
+                        Signalbox__V1__Source sources[JWT_SOURCES_MAX]);
+/* Leaves out the tracks that the participant's permissions do not allow; true if there were any. */
+bool grants_drop_tracks(Signalbox__V1__Participant *participant);
+/* A fresh access token's grants take the place of the session's. */
+void grants_renew(struct session *session, const struct jwt_grants *grants, int64_t now_ms);
 
 /* join.c: hello, and what answers it */
 void join_hello(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);

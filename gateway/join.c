@@ -117,42 +117,15 @@ static void refuse_resume(struct client *client, uint16_t close_code, Signalbox_
 /* --- a new session -------------------------------------------------------------------------------------------------
  */
 
-static Signalbox__V1__Source source_by_name(const char *name)
-{
-    static const struct {
-        const char *name;
-        Signalbox__V1__Source source;
-    } sources[] = {{"camera", SIGNALBOX__V1__SOURCE__CAMERA},
-                   {"microphone", SIGNALBOX__V1__SOURCE__MICROPHONE},
-                   {"screen_share", SIGNALBOX__V1__SOURCE__SCREEN_SHARE},
-                   {"screen_share_audio", SIGNALBOX__V1__SOURCE__SCREEN_SHARE_AUDIO}};
-    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++)
-        if (strcmp(sources[i].name, name) == 0)
-            return sources[i].source;
-    return SIGNALBOX__V1__SOURCE__SOURCE_UNSPECIFIED;
-}
-
-static void fill_permissions(const struct jwt_grants *grants, Signalbox__V1__Permissions *permissions,
-                             Signalbox__V1__Source sources[JWT_SOURCES_MAX])
-{
-    permissions->can_publish = grants->can_publish != GRANT_NO;
-    permissions->can_subscribe = grants->can_subscribe != GRANT_NO;
-    permissions->can_publish_data = grants->can_publish_data != GRANT_NO;
-    permissions->can_update_metadata = grants->can_update_own_metadata != GRANT_NO;
-    permissions->hidden = grants->hidden;
-    permissions->room_admin = grants->room_admin;
-    permissions->can_publish_sources = sources;
-    for (size_t i = 0; i < grants->can_publish_source_count && i < JWT_SOURCES_MAX; i++)
-        sources[permissions->n_can_publish_sources++] = source_by_name(grants->can_publish_sources[i]);
-}
-
 /* The tracks that the permissions allow; others are left out. The list is in the arena. */
 static void allow_tracks(struct arena *arena, const Signalbox__V1__Join *join, Participant *participant)
 {
     participant->tracks = arena_alloc(arena, (join->n_tracks + 1) * sizeof *participant->tracks);
-    for (size_t i = 0; participant->tracks != NULL && i < join->n_tracks; i++)
-        if (request_may_publish(participant->permissions, join->tracks[i]->source))
-            participant->tracks[participant->n_tracks++] = join->tracks[i];
+    if (participant->tracks == NULL || join->n_tracks == 0)
+        return;
+    memcpy(participant->tracks, join->tracks, join->n_tracks * sizeof *participant->tracks);
+    participant->n_tracks = join->n_tracks;
+    grants_drop_tracks(participant);
 }
 
 /* The token's attributes with the client's laid over them; in the gateway's arena. False when there are too many. */
@@ -222,7 +195,7 @@ static void join_with(struct client *client, const struct jwt_claims *claims, co
     Signalbox__V1__Permissions permissions = SIGNALBOX__V1__PERMISSIONS__INIT;
     Signalbox__V1__Source sources[JWT_SOURCES_MAX];
     arena_reset(&gateway->arena);
-    fill_permissions(&claims->video, &permissions, sources);
+    grants_permissions(&claims->video, &permissions, sources);
     if (!merge_attributes(&gateway->arena, claims, join, gateway->options.limits.attributes, &participant)) {
         refuse(client, CLOSE_PROTOCOL_ERROR, SIGNALBOX__V1__CODE__TOO_LARGE,
                "attributes of the token and the client together are more than limits.attributes");
@@ -345,6 +318,8 @@ static void resume(struct client *client, const Signalbox__V1__Hello *hello, int
     session->resume_window_ms = token.resume_window_ms;
     session->budget_percent = token.budget_percent;
     session->room_budget_percent = token.room_budget_percent;
+    session->grants_version = token.grants_version;
+    session->attempt = hello->attempt;
     session->joined_at_ms = token.joined_at_ms;
     session->join_seq = token.join_seq;
     session->join_epoch = (struct epoch){.view = {token.epoch_view_generation, token.epoch_view_seq},
@@ -417,7 +392,8 @@ char *join_seal_token(struct session *session)
                                  .access_expires_s = session->access_expires_s,
                                  .resume_window_ms = session->resume_window_ms,
                                  .budget_percent = session->budget_percent,
-                                 .room_budget_percent = session->room_budget_percent};
+                                 .room_budget_percent = session->room_budget_percent,
+                                 .grants_version = session->grants_version};
     snprintf(token.project, sizeof token.project, "%s", session->room->project);
     snprintf(token.room, sizeof token.room, "%s", session->room->name);
     snprintf(token.identity, sizeof token.identity, "%s", participant->identity);

@@ -569,7 +569,11 @@ static void on_refresh_token(struct request *request)
         strcmp(claims.identity, participant->identity) == 0 && strcmp(claims.project, session->room->project) == 0;
     if (same) {
         session->access_expires_s = claims.expires_s;
+        session->budget_percent = claims.budget_percent;
+        session->room_budget_percent = claims.room_budget_percent;
         snprintf(session->key_id, sizeof session->key_id, "%s", claims.key_id);
+        client_set_budget(request->client, session->budget_percent, request->now_ms);
+        grants_renew(session, &claims.video, request->now_ms);
     }
     jwt_claims_done(&claims);
     if (!same) {

@@ -146,6 +146,8 @@ static void send_state(struct session *session, int64_t now_ms)
     state.participant->version = session->participant_version;
     state.resume_window_ms = session->resume_window_ms;
     state.room_budget_percent = session->room_budget_percent;
+    state.attempt = session->attempt;
+    state.grants_version = session->grants_version;
     state.token_bind_generation = session->token_bind_generation;
     state.confirmed = session->confirmed;
     state.room_send_acked = session->room_send_acked;
@@ -350,24 +352,35 @@ static void take_position(struct session *session, const struct epoch *epoch, ui
         resume_flow(session, now_ms);
 }
 
-static void register_sid(struct session *session)
+/* The same session has a newer connection here, which has its place now. */
+static void end_replaced(struct session *session)
+{
+    struct client *client = session->client;
+    session_free(&session);
+    if (client != NULL)
+        client_end(client, CLOSE_REPLACED, SIGNALBOX__V1__LEAVE_REASON__REPLACED, SIGNALBOX__V1__LEAVE_ACTION__STOP, 0,
+                   "the session was resumed on a newer connection");
+}
+
+/* False if the newer connection's acknowledgement has come first: the session is over. */
+static bool register_sid(struct session *session)
 {
     struct gateway *gateway = session->gateway;
     struct session *other;
     HASH_FIND(hh_sid, gateway->sessions_by_sid, &session->sid, sizeof session->sid, other);
     if (other == session)
-        return;
+        return true;
+    if (other != NULL && other->connection > session->connection) {
+        end_replaced(session);
+        return false;
+    }
     if (other != NULL) {
-        /* The same session on an older connection here: this one has its place now. */
-        struct client *client = other->client;
         session->room_send_acked = other->room_send_acked;
-        session_free(&other);
-        if (client != NULL)
-            client_end(client, CLOSE_REPLACED, SIGNALBOX__V1__LEAVE_REASON__REPLACED, SIGNALBOX__V1__LEAVE_ACTION__STOP,
-                       0, "the session was resumed on a newer connection");
+        end_replaced(other);
     }
     HASH_ADD(hh_sid, gateway->sessions_by_sid, sid, sizeof session->sid, session);
     session->by_sid = true;
+    return true;
 }
 
 static void refused(struct session *session, const Signalbox__Cluster__V1__SessionAck *ack)
@@ -410,9 +423,14 @@ static void bound(struct session *session, const Signalbox__Cluster__V1__Session
     session->join_epoch = epoch_from_proto(ack->join_epoch);
     session->join_seq = ack->join_seq;
     session->joined_at_ms = ack->joined_at_ms;
-    if (ack->participant != NULL)
+    if (ack->grants_version > session->grants_version)
+        session->grants_version = ack->grants_version;
+    if (ack->participant != NULL) {
+        bool forbidden = grants_drop_tracks(ack->participant);
         session_set_participant(session, ack->participant);
-    register_sid(session);
+        if (forbidden)
+            session_changed(session, now_ms);
+    }
     count_bound(session, ack->recovered, now_ms);
     if (session->client == NULL)
         return;
@@ -487,6 +505,8 @@ void session_acked(struct gateway *gateway, const struct node_address *from,
         return;
     }
     bool first = session->state == SESSION_JOINING;
+    if (first && !register_sid(session))
+        return;
     struct epoch epoch = epoch_from_proto(ack->epoch);
     if (ack->bind_generation > session->bind_generation)
         session->bind_generation = ack->bind_generation;

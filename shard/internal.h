@@ -96,6 +96,8 @@ unsigned member_changes(const struct member *member, const Signalbox__V1__Partic
 /* As member_change(), for what a gateway says, once it is known what has changed. */
 void member_apply_participant(struct member *member, Signalbox__V1__Participant *participant, int64_t now_ms);
 void member_attach(struct member *member, int64_t now_ms);
+/* What a fresh access token allows it. */
+void member_apply_permissions(struct member *member, Signalbox__V1__Permissions *permissions, int64_t now_ms);
 void member_detach(struct member *member, uint32_t left_ms, int64_t now_ms);
 void member_tell_closed(struct member *member, Signalbox__V1__LeaveReason reason);
 /* Ends a member for everybody: tells its gateway if asked to, publishes the departure, remembers it. Frees the room if

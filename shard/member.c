@@ -263,3 +263,11 @@ void member_apply_participant(struct member *member, Participant *participant, i
     participant->identity = member->identity;
     member_change(member, participant, changes, now_ms);
 }
+
+void member_apply_permissions(struct member *member, Signalbox__V1__Permissions *permissions, int64_t now_ms)
+{
+    Participant *participant = unpack_participant(member);
+    permissions->hidden = participant->permissions != NULL && participant->permissions->hidden;
+    participant->permissions = permissions;
+    member_change(member, participant, CHANGED_PERMISSIONS, now_ms);
+}

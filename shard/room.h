@@ -52,6 +52,8 @@ struct member {
     uint64_t version;              /* of the gateway's wanted state, as applied */
     uint64_t participant_version;
     uint64_t room_send_seq; /* of its reliable messages to the room */
+    uint32_t attempt;       /* of the client to resume, that is bound; an older one is late */
+    uint32_t grants_version;
     struct epoch join_epoch;
     uint64_t join_seq;
     int64_t joined_at_ms;

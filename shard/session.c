@@ -103,6 +103,7 @@ static void fill_ack(const struct member *member, const State *state, Signalbox_
     ack->join_seq = member->join_seq;
     ack->joined_at_ms = member->joined_at_ms;
     ack->participant_version = member->participant_version;
+    ack->grants_version = member->grants_version;
     ack->topology = SIGNALBOX__V1__TOPOLOGY__MESH;
 }
 
@@ -295,6 +296,8 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
     member->confirmed_generation = state->confirmed ? bind_generation : state->token_bind_generation;
     member->version = state->version;
     member->room_send_seq = state->room_send_acked;
+    member->attempt = state->attempt;
+    member->grants_version = state->grants_version;
     member->resume_window_ms = window_ms(state);
     member_init_window(member);
     negotiations_init(&member->negotiations);
@@ -418,6 +421,10 @@ static void apply_state(const struct binding *binding, struct member *member)
         member_detach(member, state->window_left_ms, binding->now_ms);
     else
         member_attach(member, binding->now_ms);
+    if (state->grants_version > member->grants_version && state->participant->permissions != NULL) {
+        member->grants_version = state->grants_version;
+        member_apply_permissions(member, state->participant->permissions, binding->now_ms);
+    }
     /* With a resume comes what the client says of itself, for an owner that has lost it; this one has not. */
     if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME)
         member_apply_participant(member, state->participant, binding->now_ms);
@@ -453,6 +460,8 @@ static void move(const struct binding *binding, struct member *member, uint64_t 
     member->bind_generation = bind_generation;
     member->connection = binding->state->connection;
     member->version = binding->state->version;
+    if (binding->state->attempt > member->attempt)
+        member->attempt = binding->state->attempt;
     room_move_member(member->room, member, member_open_gateway(binding->shard, binding->from));
 }
 
@@ -469,6 +478,10 @@ static void rebind(const struct binding *binding, struct member *member)
         (member->replaced_incarnation == binding->from->incarnation &&
          member->replaced_connection == state->connection)) {
         refuse_stale(binding);
+        return;
+    }
+    if (state->attempt != 0 && state->attempt < member->attempt) {
+        refuse_stale(binding); /* held up on its way: the client has given it up for a newer one */
         return;
     }
     if (state->token_bind_generation < member->confirmed_generation) {
@@ -521,13 +534,16 @@ static void update(const struct binding *binding, struct member *member)
     const State *state = binding->state;
     bool elsewhere = member->gateway->address.incarnation != binding->from->incarnation;
     /* A gateway that was taken for lost comes back as a new incarnation with the connections that it kept. */
-    bool comes_back = state->bind_generation == member->bind_generation && elsewhere && member->gateway->lost;
+    bool same_generation = state->bind_generation == member->bind_generation;
+    bool comes_back = same_generation && elsewhere && member->gateway->lost;
+    /* A rebuilt owner has seated an attempt that the client had given up for this one. */
+    bool newer_attempt = same_generation && state->attempt > member->attempt;
     if (state->bind_generation < member->bind_generation ||
-        (state->bind_generation == member->bind_generation && elsewhere && !comes_back)) {
+        (same_generation && elsewhere && !comes_back && !newer_attempt)) {
         refuse_stale(binding);
         return;
     }
-    bool catches_up = state->bind_generation > member->bind_generation || comes_back;
+    bool catches_up = state->bind_generation > member->bind_generation || comes_back || newer_attempt;
     if (catches_up) {
         /* The owner rebuilt the room from an older report. */
         if (elsewhere && !comes_back)

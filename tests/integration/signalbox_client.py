@@ -82,6 +82,7 @@ class Client:
         self.close_reason = ""
         self.sid = ""
         self.resume_token = ""
+        self.attempt = 0  # section 10
         self.position = pb.Position()
         self.room = pb.RoomInfo()
         self.roster = {}
@@ -136,7 +137,8 @@ class Client:
         """Section 10. The caller decides when; what was not acknowledged goes out again."""
         last = self.position if self.position.epoch else None
         await self.open(url)
-        self.send(pb.ClientMessage(hello=pb.Hello(resume_token=self.resume_token, last=last)))
+        self.attempt += 1
+        self.send(pb.ClientMessage(hello=pb.Hello(resume_token=self.resume_token, last=last, attempt=self.attempt)))
         await self.joined(timeout)
 
     async def move(self, url, timeout=20):

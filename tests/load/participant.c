@@ -77,6 +77,7 @@ static void forget_session(struct participant *participant)
 {
     free(participant->resume_token);
     participant->resume_token = NULL;
+    participant->resumes = 0;
     participant->epoch[0] = '\0';
 }
 
@@ -250,6 +251,7 @@ static void on_opened(struct conn *conn, bool tls_resumed)
     hello.join = &join;
     if (participant->resume_token != NULL) {
         hello.resume_token = participant->resume_token;
+        hello.attempt = ++participant->resumes;
         last.epoch = participant->epoch;
         last.seq = participant->seq;
         hello.last = participant->epoch[0] != '\0' ? &last : NULL;

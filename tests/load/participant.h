@@ -65,6 +65,7 @@ struct participant {
     struct room *room;
     struct link *links; /* one for each seat of the room, its own included */
     char *resume_token; /* NULL: none */
+    uint32_t resumes;   /* connections opened to resume this session */
     int64_t due_us;     /* when it was to come (back) */
     int64_t connect_us;
     int64_t heard_ms;

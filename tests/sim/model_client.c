@@ -399,6 +399,7 @@ static void forget_session(struct model_client *client)
     free(client->heard);
     free(client->left);
     client->resume_token = NULL;
+    client->resume_attempt = 0;
     client->pairs = NULL;
     client->heard = NULL;
     client->left = NULL;
@@ -465,13 +466,12 @@ static void back_off(struct model_client *client)
                            (int64_t)world_random(client->world, most_ms < BACKOFF_MAX_MS ? most_ms : BACKOFF_MAX_MS);
 }
 
-/* Of two connections in short order, the older one's hello may reach the owner last, if the bus has held it up: then
- * the newer is replaced, and what remains is to join afresh. */
+/* Of two joins in short order, the older one's hello may reach the owner last, if the bus has held it up: then the
+ * newer session is replaced, and what remains is to join afresh. Resumes are numbered. */
 static bool overtaken(const struct model_client *client, Signalbox__V1__LeaveReason reason)
 {
     return client->dialled_ms - client->dialled_before_ms < OVERTAKING_MS &&
-           (reason == SIGNALBOX__V1__LEAVE_REASON__REPLACED ||
-            reason == SIGNALBOX__V1__LEAVE_REASON__DUPLICATE_IDENTITY);
+           reason == SIGNALBOX__V1__LEAVE_REASON__DUPLICATE_IDENTITY;
 }
 
 static void on_leave(struct model_client *client, const Signalbox__V1__Leave *leave)
@@ -555,6 +555,7 @@ static void dial(struct model_client *client)
     hello.join = &join;
     if (client->resume_token != NULL) {
         hello.resume_token = client->resume_token;
+        hello.attempt = ++client->resume_attempt;
         last.epoch = client->epoch;
         last.seq = client->seq;
         if (client->has_position)

@@ -45,6 +45,7 @@ struct model_client {
     int64_t dialled_ms, dialled_before_ms, next_dial_ms, heard_ms, pinged_ms;
     int64_t held_ms; /* when a gateway that served the session was heard last */
     unsigned attempt;
+    uint32_t resume_attempt; /* which of those to resume this session */
     struct timer tick;
 
     char sid[SID_TEXT_SIZE + 1];

@@ -511,6 +511,61 @@ START_TEST(access_tokens_are_refreshed)
 }
 END_TEST
 
+START_TEST(a_refreshed_token_brings_its_grants)
+{
+    Signalbox__V1__PublishTrack publish = SIGNALBOX__V1__PUBLISH_TRACK__INIT;
+    Signalbox__V1__Track track = SIGNALBOX__V1__TRACK__INIT;
+    track.id = (char *)"cam";
+    track.kind = SIGNALBOX__V1__TRACK__KIND__VIDEO;
+    track.source = SIGNALBOX__V1__SOURCE__CAMERA;
+    publish.track = &track;
+    REQUEST_WITH(publishing, PUBLISH_TRACK, publish_track, &publish, NULL);
+    request(&f, ann, &publishing);
+    ck_assert_uint_eq(last_state(&f, ann)->participant->n_tracks, 1);
+
+    Signalbox__V1__RefreshToken refresh = SIGNALBOX__V1__REFRESH_TOKEN__INIT;
+    REQUEST_WITH(message, REFRESH_TOKEN, refresh_token, &refresh, NULL);
+    uint64_t version = last_state(&f, ann)->version;
+    refresh.token = mint(&f, "ann", "r", NULL);
+    ck_assert_int_eq(ask(ann, &message), CODE(OK));
+    free(refresh.token);
+    ck_assert_uint_eq(last_state(&f, ann)->version, version); /* the same grants: nothing to say */
+    refresh.token = mint(&f, "ann", "r", json_pack("{s:[s], s:b}", "canPublishSources", "microphone", "hidden", 1));
+    ck_assert_int_eq(ask(ann, &message), CODE(OK));
+    free(refresh.token);
+    const State *state = last_state(&f, ann);
+    ck_assert_uint_eq(state->grants_version, 1);
+    ck_assert_uint_eq(state->participant->n_tracks, 0);
+    ck_assert(!state->participant->permissions->hidden);
+    ck_assert_int_eq(ask(ann, &publishing), CODE(FORBIDDEN));
+    /* The resume token says so to an owner that knows nothing of it. */
+    const Message *refreshed = received(&f, 0, ann, BODY(TOKEN_REFRESH), 1);
+    int again = connect_client(&f);
+    hello_resume(&f, again, refreshed->token_refresh->resume_token, NULL);
+    ck_assert_uint_eq(newest_state(&f)->grants_version, 1);
+    ck_assert_uint_eq(newest_state(&f)->participant->permissions->n_can_publish_sources, 1);
+}
+END_TEST
+
+START_TEST(a_withdrawn_key_ends_its_sessions)
+{
+    int bob = join_client(&f, "bob", "r", NULL);
+    disconnect_client(&f, bob, false); /* may not come back either */
+    struct jwt_keyring *without = jwt_keyring_new(0);
+    gateway_reconfigure(f.gateway, &f.options, f.keyring, &f.token_keys);
+    ck_assert(!f.clients[ann].closed);
+    gateway_reconfigure(f.gateway, &f.options, without, &f.token_keys);
+    assert_closed(&f, ann, CLOSE_TOKEN_REVOKED, REASON(TOKEN_REVOKED), ACTION(STOP));
+    for (int i = 0; i < 2; i++) {
+        const State *state = last_state(&f, i == 0 ? ann : bob);
+        ck_assert_int_eq((int)state->state, DEPARTED);
+        ck_assert_int_eq((int)state->reason, REASON(TOKEN_REVOKED));
+    }
+    gateway_reconfigure(f.gateway, &f.options, f.keyring, &f.token_keys);
+    jwt_keyring_unref(&without);
+}
+END_TEST
+
 START_TEST(over_budget_is_throttled_then_closed)
 {
     Signalbox__V1__Ping ping = SIGNALBOX__V1__PING__INIT;
@@ -685,6 +740,8 @@ int main(void)
     tcase_add_test(tcase, unknown_messages_are_answered);
     tcase_add_test(tcase, fresh_ice_credentials);
     tcase_add_test(tcase, access_tokens_are_refreshed);
+    tcase_add_test(tcase, a_refreshed_token_brings_its_grants);
+    tcase_add_test(tcase, a_withdrawn_key_ends_its_sessions);
     tcase_add_test(tcase, over_budget_is_throttled_then_closed);
     tcase_add_test(tcase, a_room_over_budget_tells_who_asked_and_closes_who_keeps_on);
     tcase_add_test(tcase, short_of_memory_it_takes_no_new_sessions_and_queues_no_signals);

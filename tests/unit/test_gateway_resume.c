@@ -179,6 +179,24 @@ START_TEST(a_newer_connection_here_replaces_the_older)
 }
 END_TEST
 
+/* Both had said hello before the owner answered; its answer to the first was held up. */
+START_TEST(an_older_connection_that_is_answered_late_changes_nothing)
+{
+    char token[1025];
+    strcpy(token, f.clients[ann].resume_token);
+    int older = resume_client(token, f.seq);
+    const State *state_of_older = newest_state(&f);
+    int newer = resume_client(token, f.seq);
+    bind_session(&f, newest_state(&f), 3, f.seq);
+    size_t since = f.received_count;
+    bind_session(&f, state_of_older, 2, f.seq);
+    assert_closed(&f, older, CLOSE_REPLACED, REASON(REPLACED), ACTION(STOP));
+    ck_assert(!f.clients[newer].closed);
+    ck_assert_int_eq(received_count(&f, since, older, BODY(HELLO_OK)), 0);
+    ck_assert_uint_eq(gateway_stats(f.gateway).sessions, 1);
+}
+END_TEST
+
 START_TEST(the_new_token_is_confirmed_once)
 {
     int again = resume_client(f.clients[ann].resume_token, f.seq);
@@ -246,6 +264,7 @@ START_TEST(bad_resume_tokens)
     gateway_reconfigure(f.gateway, &f.options, without, &f.token_keys);
     client = resume_client(good, 1);
     assert_closed(&f, client, CLOSE_TOKEN_REVOKED, REASON(TOKEN_REVOKED), ACTION(STOP));
+    assert_closed(&f, ann, CLOSE_TOKEN_REVOKED, REASON(TOKEN_REVOKED), ACTION(STOP));
     gateway_reconfigure(f.gateway, &f.options, f.keyring, &f.token_keys);
     jwt_keyring_unref(&without);
 
@@ -489,6 +508,7 @@ int main(void)
     tcase_add_test(tcase, an_access_token_ends_its_session);
     tcase_add_test(tcase, a_token_brings_the_session_back);
     tcase_add_test(tcase, a_newer_connection_here_replaces_the_older);
+    tcase_add_test(tcase, an_older_connection_that_is_answered_late_changes_nothing);
     tcase_add_test(tcase, the_new_token_is_confirmed_once);
     tcase_add_test(tcase, the_owner_refuses_a_resume);
     tcase_add_test(tcase, bad_resume_tokens);

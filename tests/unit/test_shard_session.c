@@ -257,6 +257,94 @@ START_TEST(a_token_is_superseded_once_a_newer_one_is_confirmed)
 }
 END_TEST
 
+/* The hello of a connection that the client has given up, which the bus has held up, and that of its newer one. */
+START_TEST(an_older_attempt_does_not_take_the_session_from_a_newer_one)
+{
+    struct person ann = person_make("ann", "r", 0);
+    person_join(&fixture, &ann);
+    struct person older = ann, newer = ann;
+    older.gateway = 1;
+    older.connection += 1000000;
+    newer.gateway = 2;
+    newer.connection += 2000000;
+    State *state = person_state(&newer, RESUME, ATTACHED);
+    state->token_bind_generation = 1;
+    state->attempt = 2;
+    size_t since = fixture.sent_count;
+    send_state(&fixture, &newer, state);
+    ck_assert_uint_eq(sent_item(&fixture, since, 2, BODY(SESSION_ACK), 0)->session_ack->bind_generation, 2);
+    state = person_state(&older, RESUME, ATTACHED);
+    state->token_bind_generation = 1; /* of the first hello_ok, not yet superseded */
+    state->attempt = 1;
+    since = fixture.sent_count;
+    send_state(&fixture, &older, state);
+    assert_refused(sent_item(&fixture, since, 1, BODY(SESSION_ACK), 0)->session_ack, CODE(NOT_FOUND), REASON(REPLACED),
+                   ACTION(STOP));
+    ck_assert_int_eq(sent_count(&fixture, since, 2, BODY(SESSION_COMMAND)), 0);
+    state->attempt = 0; /* a client that does not count: the newest socket wins */
+    since = fixture.sent_count;
+    send_state(&fixture, &older, state);
+    ck_assert_uint_eq(sent_item(&fixture, since, 1, BODY(SESSION_ACK), 0)->session_ack->bind_generation, 3);
+    /* A rebuilt owner learns of the attempt by the report of who is bound. */
+    fixture_restart(&fixture);
+    newer.bind_generation = 3;
+    state = person_state(&newer, HOLD, ATTACHED);
+    state->attempt = 2;
+    send_state(&fixture, &newer, state);
+    state = person_state(&older, RESUME, ATTACHED);
+    state->token_bind_generation = 3;
+    state->attempt = 1;
+    since = fixture.sent_count;
+    send_state(&fixture, &older, state);
+    ck_assert_int_ne((int)sent_item(&fixture, since, 1, BODY(SESSION_ACK), 0)->session_ack->code, CODE(OK));
+}
+END_TEST
+
+START_TEST(fresh_grants_replace_the_permissions_once)
+{
+    struct person ann = person_make("ann", "r", 0);
+    person_join(&fixture, &ann);
+    fixture_advance(&fixture, 1000);
+    Signalbox__V1__Permissions permissions = SIGNALBOX__V1__PERMISSIONS__INIT;
+    permissions.can_subscribe = true;
+    ann.version++;
+    State *state = person_state(&ann, HOLD, ATTACHED);
+    state->participant->permissions = &permissions;
+    size_t since = fixture.sent_count;
+    send_state(&fixture, &ann, state); /* no word of a new token: not the gateway's to change */
+    fixture_advance(&fixture, 1000);
+    ck_assert_ptr_null(sent_events(&fixture, since, 0, 0));
+    ann.version++;
+    state = person_state(&ann, HOLD, ATTACHED);
+    state->participant->permissions = &permissions;
+    state->grants_version = 1;
+    permissions.hidden = true; /* settled by the join */
+    send_state(&fixture, &ann, state);
+    fixture_advance(&fixture, 1000);
+    const Events *events = sent_events(&fixture, since, 0, 0);
+    ck_assert_ptr_nonnull(events);
+    const Signalbox__V1__Permissions *now = events->events[0]->updated->permissions;
+    ck_assert(now->can_subscribe && !now->can_publish && !now->hidden);
+    /* Bound elsewhere with an older resume token, which knows nothing of it. */
+    const Ack *ack = person_resume(&fixture, &ann, 1, 1);
+    ck_assert_uint_eq(ack->grants_version, 1);
+    ck_assert(!ack->participant->permissions->can_publish);
+    /* And by a resume token that knows more than this owner. */
+    struct person again = ann;
+    again.connection += 5000000;
+    state = person_state(&again, RESUME, ATTACHED);
+    permissions.can_publish = true;
+    state->participant->permissions = &permissions;
+    state->token_bind_generation = ann.bind_generation;
+    state->grants_version = 2;
+    since = fixture.sent_count;
+    send_state(&fixture, &again, state);
+    ack = sent_item(&fixture, since, 1, BODY(SESSION_ACK), 0)->session_ack;
+    ck_assert(ack->participant->permissions->can_publish);
+    ck_assert_uint_eq(ack->grants_version, 2);
+}
+END_TEST
+
 static const Ack *resume_at(struct person *person, int gateway, const struct epoch *epoch, uint64_t seq)
 {
     size_t since = fixture.sent_count;
@@ -615,6 +703,8 @@ int main(void)
     tcase_add_test(tests, a_resume_from_another_gateway_takes_the_session_over);
     tcase_add_test(tests, a_repeat_from_a_replaced_connection_does_not_win_it_back);
     tcase_add_test(tests, a_token_is_superseded_once_a_newer_one_is_confirmed);
+    tcase_add_test(tests, an_older_attempt_does_not_take_the_session_from_a_newer_one);
+    tcase_add_test(tests, fresh_grants_replace_the_permissions_once);
     tcase_add_test(tests, a_resume_is_replayed_within_the_ring_and_else_gets_a_snapshot);
     tcase_add_test(tests, who_was_removed_for_cause_is_told_to_stop);
     tcase_add_test(tests, departures_are_bounded_and_forgotten_in_time);

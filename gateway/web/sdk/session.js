@@ -46,6 +46,7 @@ export class Session extends Emitter {
   #synced = false;
   #syncing = false;
   #resumedAt = -Infinity; // when this client last opened a connection to resume on
+  #resumes = 0; // connections opened to resume this session, whatever became of them
 
   /** 'idle' | 'connecting' | 'connected' | 'reconnecting' | 'closed' */
   state = 'idle';
@@ -196,7 +197,10 @@ export class Session extends Emitter {
     // With a resume token, `join` says what to restore if the cluster has lost the session, and what to hear.
     const join = this.#options.makeJoin();
     if (fresh) return { token: this.#token, join, clientInfo };
-    return { resumeToken: this.#resumeToken, last: writePosition(this.roster.position), join, clientInfo };
+    this.#resumes += 1;
+    return {
+      resumeToken: this.#resumeToken, last: writePosition(this.roster.position), attempt: this.#resumes, join, clientInfo,
+    };
   }
 
   #onEnd(connection, code, reason) {
@@ -241,6 +245,7 @@ export class Session extends Emitter {
   /** The server knows this session no more: the next connection joins as a new one. */
   #forgetSession() {
     this.#resumeToken = '';
+    this.#resumes = 0;
     this.links.close();
     this.#requests.clear();
     this.#makeLinks();
