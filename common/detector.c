@@ -6,7 +6,7 @@
 #include <string.h>
 #include <uthash.h>
 
-enum { CONCURS_MAX = 64, SERVER_ID_MAX = 64, GATHER_MS = 300 };
+enum { CONCURS_MAX = 64, SERVER_ID_MAX = 64, GATHER_MS = 300, VIEWS_MAX = 64, STARTERS_MAX = 32 };
 
 /* Somebody concurs in the removal of `accused`, and has been saying so since `since_ms` (as heard here). */
 struct concurrence {
@@ -25,16 +25,27 @@ struct peer {
     int64_t probed_ms;
     char server[SERVER_ID_MAX];
     struct view_number marker;
+    struct view_number view; /* the newest that it was heard to know */
     struct concurrence concurs[CONCURS_MAX];
     size_t concur_count;
     bool listed; /* scratch: in the newest view */
     UT_hash_handle hh;
 };
 
+/* A process that is not in the view: whoever had its id before has ended. */
+struct starter {
+    struct node_address address;
+    int64_t heard_ms;
+};
+
 struct detector {
     struct node_address self;
+    struct starter starters[STARTERS_MAX];
+    size_t next_starter;
     struct detector_times times;
-    struct view *view;
+    struct view *views[VIEWS_MAX]; /* from the last settled one to the newest */
+    size_t view_count;
+    struct view *view; /* the newest; NULL before the first */
     struct peer *peers;
     bool needs_append;
     int64_t appended_ms; /* 0: never */
@@ -73,7 +84,8 @@ void detector_free(struct detector **detector_ptr)
         HASH_DEL(detector->peers, peer);
         free(peer);
     }
-    view_unref(&detector->view);
+    for (size_t i = 0; i < detector->view_count; i++)
+        view_unref(&detector->views[i]);
     free(detector);
     *detector_ptr = NULL;
 }
@@ -116,12 +128,24 @@ static void restart_notice(struct peer *peer, uint64_t appender, int64_t now_ms)
             peer->concurs[i].since_ms = now_ms;
 }
 
+static void forget_oldest_view(struct detector *detector)
+{
+    view_unref(&detector->views[0]);
+    memmove(&detector->views[0], &detector->views[1], --detector->view_count * sizeof detector->views[0]);
+}
+
+static void keep_view(struct detector *detector, struct view *view)
+{
+    while (detector->view_count > 0 &&
+           (detector->view_count == VIEWS_MAX || view_number_compare(detector->views[0]->number, view->settled) < 0))
+        forget_oldest_view(detector);
+    detector->view = detector->views[detector->view_count++] = view_ref(view);
+}
+
 void detector_view(struct detector *detector, struct view *view, int64_t now_ms)
 {
-    struct view *old = detector->view;
     struct peer *peer, *next;
-    detector->view = view_ref(view);
-    view_unref(&old);
+    keep_view(detector, view);
     HASH_ITER(hh, detector->peers, peer, next)
         peer->listed = false;
     for (size_t i = 0; i < view->shard_count; i++)
@@ -146,17 +170,37 @@ static int64_t concurs_since(const struct peer *peer, uint64_t accused)
     return 0;
 }
 
+static void note_starter(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms)
+{
+    struct starter *starter = NULL;
+    if (!heartbeat->joining)
+        return;
+    for (size_t i = 0; i < STARTERS_MAX && starter == NULL; i++)
+        if (detector->starters[i].address.incarnation == heartbeat->incarnation)
+            starter = &detector->starters[i];
+    if (starter == NULL)
+        starter = &detector->starters[detector->next_starter++ % STARTERS_MAX];
+    starter->heard_ms = now_ms;
+    starter->address.kind = (enum node_kind)heartbeat->kind;
+    starter->address.incarnation = heartbeat->incarnation;
+    snprintf(starter->address.id, sizeof starter->address.id, "%s", heartbeat->node);
+}
+
 void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms)
 {
     struct peer *peer = find(detector, heartbeat->incarnation);
-    if (peer == NULL)
+    if (peer == NULL) {
+        note_starter(detector, heartbeat, now_ms);
         return;
+    }
     peer->heard_ms = peer->beat_ms = now_ms;
     peer->credit_ms = 0;
     peer->gone_ms = 0;
     snprintf(peer->server, sizeof peer->server, "%s", heartbeat->nats_server);
     if (heartbeat->settled != NULL)
         peer->marker = (struct view_number){heartbeat->settled->generation, heartbeat->settled->seq};
+    if (heartbeat->view != NULL)
+        peer->view = (struct view_number){heartbeat->view->generation, heartbeat->view->seq};
     struct concurrence concurs[CONCURS_MAX];
     size_t count = 0;
     for (size_t i = 0; i < heartbeat->n_concurs && count < CONCURS_MAX; i++) {
@@ -231,11 +275,19 @@ static bool should_accuse(const struct detector *detector, const struct peer *pe
     return silent_ms >= detector->times.silence_ms || (peer->gone_ms != 0 && silent_ms >= detector->times.suspect_ms);
 }
 
+/* Gateways listen to shards alone. */
+static bool hears(const struct detector *detector, const struct peer *peer)
+{
+    return detector->self.kind == NODE_SHARD || peer->address.kind == NODE_SHARD;
+}
+
 bool detector_tick(struct detector *detector, int64_t now_ms)
 {
     bool changed = false;
     struct peer *peer, *next;
     HASH_ITER(hh, detector->peers, peer, next) {
+        if (!hears(detector, peer))
+            continue;
         bool accuse = should_accuse(detector, peer, now_ms);
         if (accuse == (peer->accuse_ms != 0))
             continue;
@@ -263,27 +315,75 @@ size_t detector_concurrences(const struct detector *detector, Signalbox__Cluster
     return count;
 }
 
-/* Enough concur in the removal of `accused`, and have said so for long enough. */
+static bool is_listed(const struct view *view, const struct node_address *address)
+{
+    const struct view_node *node =
+        address->kind == NODE_SHARD ? view_find_shard(view, address->id) : view_find_gateway(view, address->id);
+    return node != NULL && node->incarnation == address->incarnation;
+}
+
+/* This process has ended: another one has its id now. */
+static bool has_ended(const struct detector *detector, enum node_kind kind, const struct view_node *node,
+                      int64_t now_ms)
+{
+    const struct view_node *now =
+        kind == NODE_SHARD ? view_find_shard(detector->view, node->id) : view_find_gateway(detector->view, node->id);
+    if (now != NULL && now->incarnation != node->incarnation)
+        return true;
+    for (size_t i = 0; i < STARTERS_MAX; i++) {
+        const struct starter *starter = &detector->starters[i];
+        if (starter->address.incarnation != 0 && now_ms - starter->heard_ms <= detector->times.patience_ms &&
+            starter->address.kind == kind && starter->address.incarnation != node->incarnation &&
+            strcmp(starter->address.id, node->id) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool concurs(const struct detector *detector, enum node_kind kind, const struct view_node *node,
+                    const struct peer *accused, uint32_t notice_ms, int64_t now_ms)
+{
+    if (node->incarnation == detector->self.incarnation)
+        return true;
+    if (node->incarnation == accused->address.incarnation)
+        return false;
+    const struct peer *peer = find(detector, node->incarnation);
+    if (peer == NULL)
+        return has_ended(detector, kind, node, now_ms);
+    int64_t since_ms = concurs_since(peer, accused->address.incarnation);
+    return since_ms != 0 && now_ms - since_ms >= notice_ms && now_ms - peer->heard_ms <= detector->times.silence_ms;
+}
+
+/* Enough of this view concur in the removal of `accused`, and have said so for long enough. */
+static bool quorum_concurs(const struct detector *detector, const struct view *view, const struct peer *accused,
+                           uint32_t notice_ms, int64_t now_ms)
+{
+    size_t shards = 0, gateways = 0;
+    for (size_t i = 0; i < view->shard_count; i++)
+        shards += concurs(detector, NODE_SHARD, &view->shards[i], accused, notice_ms, now_ms);
+    for (size_t i = 0; i < view->gateway_count; i++)
+        gateways += concurs(detector, NODE_GATEWAY, &view->gateways[i], accused, notice_ms, now_ms);
+    return (view->shard_count > 0 && 2 * shards >= view->shard_count) ||
+           2 * (shards + gateways) > view->shard_count + view->gateway_count;
+}
+
+/* An accused shard may know no newer view than the last one that it was heard to know, and acts on that if it hears
+ * enough of those who are in it: it is removed by a quorum of each view that it may have. */
 static bool removable(const struct detector *detector, const struct peer *accused, int64_t now_ms)
 {
     uint32_t notice_ms =
         accused->gone_ms != 0 ? detector->times.gone_ms - detector->times.suspect_ms : detector->times.notice_ms;
     if (accused->accuse_ms == 0 || now_ms - accused->accuse_ms < notice_ms)
         return false;
-    size_t shards = detector->self.kind == NODE_SHARD ? 1 : 0;
-    size_t all = 1;
-    struct peer *peer, *next;
-    HASH_ITER(hh, detector->peers, peer, next) {
-        int64_t since_ms = concurs_since(peer, accused->address.incarnation);
-        if (peer == accused || since_ms == 0 || now_ms - since_ms < notice_ms ||
-            now_ms - peer->heard_ms > detector->times.silence_ms)
-            continue;
-        all++;
-        if (peer->address.kind == NODE_SHARD)
-            shards++;
+    if (accused->address.kind == NODE_GATEWAY)
+        return quorum_concurs(detector, detector->view, accused, notice_ms, now_ms);
+    for (size_t i = 0; i < detector->view_count; i++) {
+        const struct view *view = detector->views[i];
+        if (view_number_compare(view->number, accused->view) >= 0 && is_listed(view, &accused->address) &&
+            !quorum_concurs(detector, view, accused, notice_ms, now_ms))
+            return false;
     }
-    size_t total = detector->view->shard_count + detector->view->gateway_count;
-    return 2 * shards >= detector->view->shard_count || 2 * all > total;
+    return true;
 }
 
 size_t detector_remove(struct detector *detector, struct view *entry, int64_t now_ms)

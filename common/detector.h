@@ -3,10 +3,11 @@
  * who must have been among those who remove it.
  *
  * Removal. A shard that has not heard a process for `silence_ms` concurs in its removal, and says so in its heartbeats
- * for `notice_ms` before the removal may be appended and until it is decided. A removal needs at least half of the
- * shards of the view, or more than half of all its processes, to concur. If nobody subscribes to the process's inbox
- * any more (NATS answers 503), silence and notice together last `gone_ms`: its connection is gone, and it must prove
- * itself by an append before it acts again. Processes that share a NATS server with nobody who is heard get
+ * for `notice_ms` before the removal may be appended and until it is decided; so does a gateway, which listens to
+ * shards alone. A removal needs at least half of the shards of the view, or more than half of all its processes, to
+ * concur, in every view since the last settled one that the accused may go by. If nobody subscribes to the process's
+ * inbox any more (NATS answers 503), silence and notice together last `gone_ms`: its connection is gone, and it must
+ * prove itself by an append before it acts again. Processes that share a NATS server with nobody who is heard get
  * `patience_ms`: their server may be what died.
  *
  * Fence. A shard may act while, within `fence_ms`, it has heard more than half of the shards and more than half of all

@@ -46,7 +46,7 @@ static void on_step(struct timer *timer, int64_t now_ms)
 static void notice_sleep(struct membership *m, int64_t now_ms)
 {
     int64_t slept_ms = now_ms - m->beat_ms - m->times.heartbeat_ms;
-    if (m->detector == NULL || m->beat_ms == 0 || slept_ms <= 0)
+    if (m->beat_ms == 0 || slept_ms <= 0)
         return;
     if (slept_ms + m->times.heartbeat_ms >= m->times.detector.fence_ms)
         membership_bus_lost(m);
@@ -64,14 +64,14 @@ static void watch_others(struct membership *m, int64_t now_ms)
     struct node_address silent;
     if (m->state != MEMBERSHIP_ACTIVE)
         return;
-    if (m->view != NULL && view_number_compare(m->marker, m->view->number) < 0 &&
+    if (membership_is_shard(m) && m->view != NULL && view_number_compare(m->marker, m->view->number) < 0 &&
         detector_reported(m->detector, m->view->number)) {
         m->marker = m->view->number;
         beat(m, now_ms);
     }
     if (detector_tick(m->detector, now_ms))
         beat(m, now_ms);
-    while (detector_probe(m->detector, &silent, now_ms))
+    while (membership_is_shard(m) && detector_probe(m->detector, &silent, now_ms))
         m->actions.probe(m->ctx, &silent);
     membership_step(m, now_ms);
 }
@@ -81,13 +81,12 @@ static void on_heartbeat(struct timer *timer, int64_t now_ms)
     struct membership *m = container_of(timer, struct membership, heartbeat_timer);
     uint32_t interval_ms = m->times.heartbeat_ms / 2;
     notice_sleep(m, now_ms);
-    if (m->detector != NULL && m->tick_ms != 0 && now_ms - m->tick_ms > 2 * interval_ms)
+    if (m->tick_ms != 0 && now_ms - m->tick_ms > 2 * interval_ms)
         detector_late(m->detector, (uint32_t)(now_ms - m->tick_ms - interval_ms));
     m->tick_ms = now_ms;
     if (now_ms - m->beat_ms >= m->times.heartbeat_ms)
         beat(m, now_ms);
-    if (m->detector != NULL)
-        watch_others(m, now_ms);
+    watch_others(m, now_ms);
     timer_set(m->wheel, timer, now_ms + interval_ms);
 }
 
@@ -122,8 +121,7 @@ struct membership *membership_new(const struct node_address *self, const char *r
     m->wheel = wheel;
     m->actions = *actions;
     m->ctx = ctx;
-    if (self->kind == NODE_SHARD)
-        m->detector = detector_new(self, &times->detector, wheel->now_ms);
+    m->detector = detector_new(self, &times->detector, wheel->now_ms);
     timer_init(&m->step_timer, on_step);
     timer_init(&m->heartbeat_timer, on_heartbeat);
     timer_init(&m->poll_timer, on_poll);
@@ -274,8 +272,7 @@ void membership_start(struct membership *m, int64_t now_ms)
         on_heartbeat(&m->heartbeat_timer, now_ms);
         timer_set(m->wheel, &m->poll_timer, now_ms + m->times.poll_ms);
     } else {
-        if (m->detector != NULL)
-            detector_bus_back(m->detector, now_ms);
+        detector_bus_back(m->detector, now_ms);
         m->listening_since_ms = now_ms;
         membership_read_log(m); /* views may have passed while the bus was away */
     }
@@ -298,8 +295,7 @@ void membership_leave(struct membership *m, int64_t now_ms)
 void membership_bus_lost(struct membership *m)
 {
     m->proposal_stale = true;
-    if (m->detector != NULL)
-        detector_bus_lost(m->detector);
+    detector_bus_lost(m->detector);
 }
 
 void membership_heartbeat(struct membership *m, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms)
@@ -311,18 +307,15 @@ void membership_heartbeat(struct membership *m, const Signalbox__Cluster__V1__He
     snprintf(from.id, sizeof from.id, "%s", heartbeat->node);
     if (heartbeat->view != NULL)
         view = (struct view_number){heartbeat->view->generation, heartbeat->view->seq};
-    if (m->detector != NULL)
-        detector_heartbeat(m->detector, heartbeat, now_ms);
+    detector_heartbeat(m->detector, heartbeat, now_ms);
     membership_heard(m, &from, view, now_ms);
     bool waits = m->view != NULL && view_number_compare(m->marker, m->view->number) < 0;
-    if (m->detector != NULL && (heartbeat->n_concurs > 0 || waits))
+    if (membership_is_shard(m) && (heartbeat->n_concurs > 0 || waits))
         watch_others(m, now_ms);
 }
 
 void membership_gone(struct membership *m, uint64_t incarnation, int64_t now_ms)
 {
-    if (m->detector == NULL)
-        return;
     detector_gone(m->detector, incarnation, now_ms);
     watch_others(m, now_ms);
 }
@@ -330,13 +323,12 @@ void membership_gone(struct membership *m, uint64_t incarnation, int64_t now_ms)
 size_t membership_concurrences(const struct membership *m, Signalbox__Cluster__V1__Concurrence *out, size_t max,
                                int64_t now_ms)
 {
-    return m->detector != NULL && m->state == MEMBERSHIP_ACTIVE ? detector_concurrences(m->detector, out, max, now_ms)
-                                                                : 0;
+    return m->state == MEMBERSHIP_ACTIVE ? detector_concurrences(m->detector, out, max, now_ms) : 0;
 }
 
 bool membership_may_act(struct membership *m, int64_t now_ms)
 {
-    if (m->detector == NULL)
+    if (!membership_is_shard(m))
         return true;
     notice_sleep(m, now_ms);
     return m->state == MEMBERSHIP_LEAVING || (m->state == MEMBERSHIP_ACTIVE && detector_may_act(m->detector, now_ms));
@@ -356,7 +348,7 @@ struct view_number membership_marker(const struct membership *m)
     return m->marker;
 }
 
-static void heard_shard(struct membership *m, int64_t now_ms)
+void membership_note_shard(struct membership *m, int64_t now_ms)
 {
     m->heard_shard = true;
     m->heard_shard_ms = now_ms;
@@ -369,7 +361,7 @@ void membership_heard(struct membership *m, const struct node_address *from, str
     bool was_heard = m->heard_shard;
     if (from->kind == NODE_SHARD && from->incarnation != m->self.incarnation && m->view != NULL &&
         view_has(m->view, from))
-        heard_shard(m, now_ms);
+        membership_note_shard(m, now_ms);
     if (m->heard_shard != was_heard || (m->view != NULL && view_number_compare(m->heard_view, m->view->number) > 0))
         membership_step(m, now_ms);
 }
@@ -408,13 +400,13 @@ void membership_append_done(struct membership *m, enum viewlog_result result, ui
         entry->number.seq = seq;
         membership_learn(m, entry, now_ms);
         /* It lists this process as of when it was asked for; the answer may have waited. */
-        if (m->detector != NULL && !m->proposal_stale && membership_find_self(m, entry) != NULL)
+        if (!m->proposal_stale && membership_find_self(m, entry) != NULL)
             detector_appended(m->detector, m->proposed_ms);
         m->actions.announce(m->ctx, entry);
         break;
     case VIEWLOG_CONFLICT:
         metric_add_at(M_VIEW_APPENDS, APPEND_CONFLICT, 1);
-        heard_shard(m, now_ms); /* whoever won is alive */
+        membership_note_shard(m, now_ms); /* whoever won is alive */
         break;
     case VIEWLOG_UNKNOWN:
         metric_add_at(M_VIEW_APPENDS, APPEND_UNKNOWN, 1);

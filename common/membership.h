@@ -4,8 +4,8 @@
  * ACTIVE -> LEAVING -> LEFT. REMOVED when the log no longer lists this incarnation though it did not ask to leave; a
  * gateway appends itself again (JOINING) unless another incarnation has taken its id.
  *
- * Shards also watch the others (common/detector.h): they append the removal of who is gone, and prove themselves by an
- * append when they cannot hear enough of the others to be sure of their own place.
+ * All watch the others (common/detector.h), and shards act on it: they append the removal of who is gone, and prove
+ * themselves by an append when they cannot hear enough of the others to be sure of their own place.
  *
  * Every change is one append with the expected last sequence; on a conflict the log is read and the change is made anew
  * on top of what is there; after an unknown outcome the log is read, never assumed. A restarted process replaces the

@@ -18,6 +18,15 @@ static bool lacks_shard_of(const struct view *view, const struct view *old)
     return false;
 }
 
+/* Another shard of the view was there to append it. */
+static bool appended_by_shard(const struct membership *m, const struct view *view)
+{
+    for (size_t i = 0; i < view->shard_count; i++)
+        if (view->shards[i].incarnation == view->appender && view->appender != m->self.incarnation)
+            return true;
+    return false;
+}
+
 static void note_state(struct membership *m, bool was_listed, int64_t now_ms)
 {
     bool listed = membership_find_self(m, m->view) != NULL;
@@ -37,12 +46,13 @@ static void apply(struct membership *m, struct view *view, bool follows, int64_t
     struct view *old = m->view;
     if (old == NULL)
         m->listening_since_ms = now_ms; /* whom to listen for is known from here on */
+    else if (appended_by_shard(m, view))
+        membership_note_shard(m, now_ms);
     if (!follows || (old != NULL && lacks_shard_of(view, old)))
         m->removed_at = view->number;
     m->view = view_ref(view);
     m->log_number = view->number;
-    if (m->detector != NULL)
-        detector_view(m->detector, view, now_ms);
+    detector_view(m->detector, view, now_ms);
     metric_set(M_VIEW_GENERATION, (int64_t)view->number.generation);
     metric_set(M_VIEW_SEQ, (int64_t)view->number.seq);
     metric_set(M_VIEW_SHARDS, (int64_t)view->shard_count);

@@ -21,7 +21,7 @@ struct membership {
     bool log_read;                 /* the log was read since the last event that made its content doubtful */
     struct view_number log_number; /* of the log's last entry, as far as known; seq 0: it is empty */
     int64_t next_read_ms;          /* not before: what was heard of may not be in the log at all */
-    struct detector *detector;     /* shards; NULL in gateways */
+    struct detector *detector;
     struct view_number marker;
     int64_t beat_ms;   /* when the last heartbeat went out */
     int64_t tick_ms;   /* when others were last looked at */
@@ -41,6 +41,11 @@ struct membership {
     struct view_number removed_at; /* the newest view known that lacks a shard of the one before it */
 };
 
+static inline bool membership_is_shard(const struct membership *m)
+{
+    return m->self.kind == NODE_SHARD;
+}
+
 /* membership.c */
 void membership_step(struct membership *m, int64_t now_ms);
 void membership_enter(struct membership *m, enum membership_state state, int64_t now_ms);
@@ -49,6 +54,8 @@ void membership_read_log(struct membership *m);
 const struct view_node *membership_namesake(const struct membership *m, const struct view *view);
 /* This very process in `view` (which may be NULL), or NULL. */
 const struct view_node *membership_find_self(const struct membership *m, const struct view *view);
+/* Another shard of the view is alive. */
+void membership_note_shard(struct membership *m, int64_t now_ms);
 bool membership_is_abandoned(const struct membership *m);
 
 /* membership_follow.c: asks for the next of the missing entries, if it is not being asked for. */

@@ -10,7 +10,7 @@ struct view_number propose_settled(const struct membership *m)
 {
     struct view_number known = m->view->settled;
     bool listed = membership_find_self(m, m->view) != NULL;
-    if (m->detector == NULL || m->view->shard_count == 0)
+    if (!membership_is_shard(m) || m->view->shard_count == 0)
         return known;
     struct view_number reached = detector_settled(m->detector, listed ? m->marker : m->view->number);
     if (view_number_compare(reached, m->removed_at) < 0 || view_number_compare(reached, known) < 0)
@@ -58,7 +58,7 @@ static size_t other_shards(const struct membership *m)
  * ever settle it. */
 bool propose_must_wait(const struct membership *m)
 {
-    return m->detector != NULL && m->view != NULL && !membership_is_abandoned(m) && other_shards(m) > 0 &&
+    return membership_is_shard(m) && m->view != NULL && !membership_is_abandoned(m) && other_shards(m) > 0 &&
            membership_namesake(m, m->view) == NULL && !propose_is_settled(m);
 }
 
@@ -98,7 +98,7 @@ void propose_self(struct membership *m, int64_t now_ms)
 
 void propose_maintenance(struct membership *m, int64_t now_ms)
 {
-    if (m->detector == NULL || m->view == NULL)
+    if (!membership_is_shard(m) || m->view == NULL)
         return;
     struct view *probe = view_copy(m->view);
     bool removals = detector_proposes(m->detector, now_ms) && detector_remove(m->detector, probe, now_ms) > 0;

@@ -465,8 +465,7 @@ static void choose_subjects(struct node *node)
     snprintf(add_subject(node), LINK_SUBJECT_MAX, "%s", inbox);
     snprintf(add_subject(node), LINK_SUBJECT_MAX, "sbx.admin.%s.%s", shard ? "shard" : "gw", node->self.id);
     snprintf(add_subject(node), LINK_SUBJECT_MAX, "sbx.view");
-    if (shard)
-        snprintf(add_subject(node), LINK_SUBJECT_MAX, "sbx.hb.>");
+    snprintf(add_subject(node), LINK_SUBJECT_MAX, shard ? "sbx.hb.>" : "sbx.hb.shard.*");
     snprintf(node->echo, sizeof node->echo, "sbx.%s.%s.%016" PRIx64 ".echo", shard ? "shard" : "gw", node->self.id,
              node->self.incarnation);
 }

@@ -37,6 +37,7 @@ enum { CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PROCESSES_MAX = 72 };
     X(REJOIN, "rejoins as a new incarnation")                                                                          \
     X(WEIGHT, "starts with another weight")                                                                            \
     X(REGION, "starts in another region")                                                                              \
+    X(RESCUE, "worlds in which the dead had to be started for the others to go on")                                    \
     X(CLIENT_LOST, "clients' networks lost")                                                                           \
     X(CLIENT_LEFT, "clients who left")                                                                                 \
     X(CLIENT_RELOADED, "pages reloaded")

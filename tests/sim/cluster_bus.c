@@ -98,7 +98,7 @@ void cluster_publish(struct process *from, enum event_kind kind, const char *sub
     for (int i = 0; i < world->gateways + world->shards; i++) {
         struct process *to = &world->processes[i];
         bool listens = kind == EVENT_LINK        ? strcmp(to->subject, subject) == 0
-                       : kind == EVENT_HEARTBEAT ? to->shard != NULL
+                       : kind == EVENT_HEARTBEAT ? to->shard != NULL || from->shard != NULL
                                                  : true;
         if (to->alive && to->bus_up && listens)
             deliver(from, to, kind, bytes);

@@ -8,7 +8,7 @@ enum {
     PEOPLE_MAX = 16,
     START_SPREAD_MS = 3000,
     TROUBLE_MS = 40 * 1000,
-    CALM_MS = 60 * 1000,
+    CALM_MS = 50 * 1000,
     ROSTERS_MS = 90 * 1000,
     /* Windows that began to run in the trouble end, with what they hide. */
     AFTERMATH_MS = 45 * 1000,
@@ -293,15 +293,37 @@ static void end_trouble(struct world *world)
     }
 }
 
+static bool calms_within(struct play *play, int64_t ms)
+{
+    struct world *world = play->world;
+    for (int64_t end_ms = world->now_ms + ms; world->now_ms < end_ms && !cluster_broken(world);) {
+        pass(play, STEP_MAX_MS, false);
+        if (cluster_check_calm(world, false))
+            return true;
+    }
+    return false;
+}
+
+/* Where too few are left for a quorum, somebody has to start what is dead. */
+static void start_the_dead(struct world *world)
+{
+    world->injected[INJECTED_RESCUE]++;
+    cluster_tell(world, "whoever is dead is started");
+    for (int i = 0; i < world->gateways + world->shards; i++)
+        if (!world->processes[i].alive)
+            start(world, &world->processes[i]);
+}
+
 static void calm_down(struct play *play)
 {
     struct world *world = play->world;
     int64_t ended_ms = world->now_ms;
     end_trouble(world);
-    do
-        pass(play, STEP_MAX_MS, false);
-    while (!cluster_broken(world) && world->now_ms - ended_ms < CALM_MS && !cluster_check_calm(world, false));
-    cluster_check_calm(world, true);
+    if (!calms_within(play, CALM_MS) && !cluster_broken(world)) {
+        start_the_dead(world);
+        if (!calms_within(play, CALM_MS))
+            cluster_check_calm(world, true);
+    }
     /* Whoever was leaving has left; somebody has to be there. */
     for (int i = 0; i <= world->gateways; i += world->gateways)
         if (!world->processes[i].alive)
@@ -309,8 +331,9 @@ static void calm_down(struct play *play)
     int64_t calm_ms = world->now_ms;
     do
         pass(play, STEP_MAX_MS, false);
-    while (!cluster_broken(world) && world->now_ms - calm_ms < ROSTERS_MS &&
-           (world->now_ms - ended_ms < AFTERMATH_MS || !check_people(play, false)));
+    while (
+        !cluster_broken(world) && world->now_ms - calm_ms < ROSTERS_MS &&
+        (world->now_ms - ended_ms < AFTERMATH_MS || !check_people(play, false) || !cluster_check_calm(world, false)));
     check_people(play, true);
     cluster_check_calm(world, true);
 }
