@@ -11,6 +11,9 @@ import sys
 
 JOIN_P95_BAR = 3
 TIME_BAR = 1.5
+MEMORY_BAR = 0.5
+JOINS_BAR = 2
+UNITS = {"bytes_per_connection": "bytes", "cpu_us_per_join": "us"}
 LINEAR_BAR_PERCENT = 15
 LINEAR_FROM = 10000
 
@@ -83,7 +86,23 @@ def scale_figures(runs):
     return results
 
 
+def peers_figures(run, facts):
+    ours = {
+        "bytes_per_connection": value(run, "gateway_bytes_per_connection"),
+        "cpu_us_per_join": sum(value(run, f"{tier}_cpu_per_join") for tier in ("gateways", "shards", "bus")),
+    }
+    results = [figure(f"signalbox.{name}", entry, UNITS[name]) for name, entry in ours.items()]
+    results += [figure(name, int(entry), UNITS[name.split(".")[1]]) for name, entry in facts.items()]
+    best_us = min(int(entry) for name, entry in facts.items() if name.endswith(".cpu_us_per_join"))
+    results.append(figure("bytes_per_connection_to_ws", ours["bytes_per_connection"] / int(facts["ws.bytes_per_connection"]),
+                          "times", "<=", MEMORY_BAR))
+    results.append(figure("joins_per_cpu_second_to_best_peer", best_us / ours["cpu_us_per_join"], "times", ">=", JOINS_BAR))
+    return results
+
+
 def derived_figures(name, runs, facts):
+    if name == "peers":
+        return peers_figures(runs["peers"], facts)
     if name == "scale":
         return scale_figures(runs)
     derived = storm_figures(runs, name) + half_rate_figures(runs)
