@@ -5,7 +5,7 @@ and mending brings back what is missing, whoever took it away."""
 import collections
 import signal
 
-from fleet import ODD_SEATS, ODD_SEATS_MOVED
+from fleet import ODD_SEATS, ODD_SEATS_MOVED, present, wait_for
 
 # `bound_s`: until 99 of 100 of the people it affects are whole again, counted from its beginning, or from its end where
 # nothing can be whole before that. `quiet`: no client may see a disconnect. `rank`: what others need is mended first.
@@ -57,10 +57,6 @@ def end_and_launch(kind):
     return mend
 
 
-def present(fleet, *names):
-    return [name for name in names if name in fleet.processes]
-
-
 def signal_present(fleet, name, number):
     if name in fleet.processes:
         fleet[name].signal(number)
@@ -77,9 +73,11 @@ def kill_all_nats(fleet, swarm, n):
 
 
 def launch_all_nats(fleet, swarm, n):
+    """NATS is whole again when the view log has a leader: it takes its servers about 10 s to elect one."""
     for name in fleet.nats_names:
         if name not in fleet.processes:
             fleet.launch(name)
+    wait_for(fleet.log_leader, "a leader of the view log")
 
 
 def cut_clients(fleet, swarm, n):
@@ -142,7 +140,7 @@ SINGLE = [
     Fault("nats_restart", "restart of one NATS server of three", 2, 10, False, True, 0, restart_nats, launch("nats")),
     Fault("nats_freeze", "SIGSTOP of one NATS server of three for 5 s", 5, 10, False, True, 0, send("nats", signal.SIGSTOP),
           resume("nats")),
-    Fault("nats_all", "all NATS servers killed for 5 s", 5, 10, True, True, 0, kill_all_nats, launch_all_nats),
+    Fault("nats_all", "all NATS servers killed, and back after 5 s", 5, 5, True, True, 0, kill_all_nats, launch_all_nats),
     Fault("client_loss_5s", "half of the clients have no network for 5 s", 5, 5, True, False, 0, cut_clients, mend_clients),
     Fault("client_loss_60s", "half of the clients have no network for 60 s", 60, 5, True, False, 0, cut_clients,
           mend_clients_and_tell),

@@ -60,6 +60,11 @@ class Namespace:
         self.keeper.wait()
 
 
+def present(fleet, *names):
+    """Those of them that run."""
+    return [name for name in names if name in fleet.processes]
+
+
 class Fleet(Cluster):
     def __init__(self, gateways=2, shards=3, nats=3, namespaces=(), **options):
         """`namespaces`: these processes live in network namespaces of their own, each joined to this one by a link."""
@@ -201,6 +206,16 @@ class Fleet(Cluster):
             if status == 200:
                 ids[json.loads(text)["server_id"]] = name
         return ids
+
+    def log_leader(self):
+        """Which server leads the view log; None while it has no leader."""
+        for name in present(self, *self.nats_names):
+            status, text = http_get(f"http://127.0.0.1:{self.nats_ports[name][1]}/jsz?streams=1", 2)
+            for account in json.loads(text).get("account_details", []) if status == 200 else []:
+                for stream in account.get("stream_detail", []):
+                    if stream["name"] == "SBX_VIEW" and stream.get("cluster", {}).get("leader"):
+                        return stream["cluster"]["leader"]
+        return None
 
     def shards_in_company(self):
         """Shards on whose NATS server there is another process, and then the others. The silence of a process that is alone

@@ -10,7 +10,6 @@ import shutil
 import sys
 import time
 import traceback
-import urllib.request
 
 from figures import Figures
 from fleet import Fleet, now_us, wait_for
@@ -179,19 +178,6 @@ def case_shard_frozen(fleet, figures):
 # --- Three NATS servers ---
 
 
-def stream_leader(fleet):
-    """Which server leads the view log."""
-    for name in fleet.nats_names:
-        if name not in fleet.processes:
-            continue
-        with urllib.request.urlopen(f"http://127.0.0.1:{fleet.nats_ports[name][1]}/jsz?streams=1", timeout=5) as answer:
-            for account in json.load(answer).get("account_details", []):
-                for stream in account.get("stream_detail", []):
-                    if stream["name"] == "SBX_VIEW" and stream.get("cluster", {}).get("leader"):
-                        return stream["cluster"]["leader"]
-    return None
-
-
 def lose_server(name, fleet, figures, choose, bound_s):
     wait_weights(fleet)
     with Stage(name, fleet, figures, FEW_ROOMS) as stage:
@@ -211,13 +197,13 @@ def lose_server(name, fleet, figures, choose, bound_s):
 
 def case_nats_leader_lost(fleet, figures):
     return lose_server("nats_leader_lost", fleet, figures,
-                       lambda: wait_for(lambda: stream_leader(fleet), "a leader of the view log"), 10)
+                       lambda: wait_for(fleet.log_leader, "a leader of the view log"), 10)
 
 
 def case_nats_server_lost(fleet, figures):
     """One that does not lead the log and has shards on it."""
     def choose():
-        leader = wait_for(lambda: stream_leader(fleet), "a leader of the view log")
+        leader = wait_for(fleet.log_leader, "a leader of the view log")
         ids = fleet.nats_ids()
         used = [ids.get(shard.get("natsServer")) for shard in fleet.view()["shards"]]
         return max((name for name in fleet.nats_names if name != leader), key=used.count)

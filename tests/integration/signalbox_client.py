@@ -288,7 +288,7 @@ class Client:
             pair.timer = asyncio.get_running_loop().call_later(base * 2**pair.doublings / 1000, self._overdue, peer, pair)
 
     def _overdue(self, peer, pair):
-        pair.doublings = min(pair.doublings + 1, 8)
+        pair.doublings = min(pair.doublings + 1, 3)
         self.counts["retransmissions"] += 1
         self._go_back(peer, pair)
 
@@ -372,6 +372,8 @@ class Client:
 
     def _on_degraded(self, degraded, route):
         self.degraded = degraded.degraded
+        if not degraded.degraded:
+            self._send_all_again()
 
     def _on_result(self, result, route):
         peer_seq = self._pending.pop(result.request_id, None)

@@ -543,6 +543,10 @@ static void dispatch(struct participant *participant, const Signalbox__V1__Serve
         take_epoch(participant, message->moved->epoch);
         directed_repeat_all(participant);
         break;
+    case SIGNALBOX__V1__SERVER_MESSAGE__BODY_DEGRADED:
+        if (!message->degraded->degraded)
+            directed_repeat_all(participant);
+        break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_THROTTLED:
         stats->refusals++;
         break;

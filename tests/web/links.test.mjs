@@ -83,22 +83,22 @@ test('a duplicate is acknowledged again at once, because its acknowledgement was
   assert.deepEqual(take(), [{ route: { peer: 'A', ack: '1' }, ack: {} }]);
 });
 
-test('goes back and sends again after a time that doubles, until there is progress', () => {
+test('goes back and sends again after a time that doubles up to eight times the first, until there is progress', () => {
   const { links, take } = makeLinks();
   links.send('A', text('1'), 0);
   links.send('A', text('2'), 0);
   take();
   const times = [];
-  for (let i = 0; i < 4; i++) {
+  for (let i = 0; i < 6; i++) {
     const at = links.nextDeadline();
     times.push(at);
     links.tick(at);
     assert.deepEqual(seqs(take()), [1, 2]);
   }
-  assert.deepEqual(times, [1000, 3000, 7000, 15000]);
-  links.acknowledged('A', '1', 16000);
-  assert.equal(links.nextDeadline(), 17000);
-  links.tick(17000);
+  assert.deepEqual(times, [1000, 3000, 7000, 15000, 23000, 31000]);
+  links.acknowledged('A', '1', 32000);
+  assert.equal(links.nextDeadline(), 33000);
+  links.tick(33000);
   assert.deepEqual(seqs(take()), [2]);
 });
 

@@ -4,7 +4,7 @@ import { DEFAULT_LIMITS, SignalboxError, u64, utf8Size } from './protocol.js';
 const HELD_MAX = 1024;
 /** Participants whose leaving is remembered, so that a straggler does not open a link again. */
 const GONE_MAX = 1024;
-const RETRANSMIT_DOUBLINGS_MAX = 8;
+const RETRANSMIT_DOUBLINGS_MAX = 3;
 
 /** The link to "the room": reliable messages to everybody, acknowledged by the server. */
 export const ROOM = '';
@@ -134,7 +134,7 @@ export class Links {
     }
   }
 
-  /** The room has another owner, which knows nothing of what was under way. */
+  /** The room has another owner, which knows nothing of what was under way, or the cluster has its bus again. */
   moved(now) {
     if (this.#online) this.resumed(now);
   }

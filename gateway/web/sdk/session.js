@@ -321,7 +321,7 @@ export class Session extends Emitter {
     else if (message.iceRefresh) this.#adoptIceServers(message.iceRefresh.iceServers ?? []);
     else if (message.throttled) this.emit('throttled', message.throttled);
     else if (message.dropped) this.emit('dropped', message.dropped.counts ?? []);
-    else if (message.degraded) this.emit('degraded', message.degraded);
+    else if (message.degraded) this.#receiveDegraded(message.degraded);
     else if (message.moved) this.#receiveMoved(message.moved);
     else if (message.reconnect) this.#receiveReconnect(message.reconnect);
     this.#armLinks();
@@ -431,6 +431,12 @@ export class Session extends Emitter {
       this.links.refuse(pending.peer, result.requestId, error, now);
     }
     // OK changes nothing for a message: only its acknowledgement says that it has arrived.
+  }
+
+  #receiveDegraded(degraded) {
+    // What was sent meanwhile went nowhere, and would wait for its next turn.
+    if (!degraded.degraded) this.links.moved(performance.now());
+    this.emit('degraded', degraded);
   }
 
   #receiveMoved(moved) {
