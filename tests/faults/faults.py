@@ -140,16 +140,16 @@ SINGLE = [
     Fault("nats_restart", "restart of one NATS server of three", 2, 10, False, True, 0, restart_nats, launch("nats")),
     Fault("nats_freeze", "SIGSTOP of one NATS server of three for 5 s", 5, 10, False, True, 0, send("nats", signal.SIGSTOP),
           resume("nats")),
-    Fault("nats_all", "all NATS servers killed, and back after 5 s", 5, 5, True, True, 0, kill_all_nats, launch_all_nats),
+    Fault("nats_all", "all NATS servers killed, and back after 5 s", 5, 10, True, True, 0, kill_all_nats, launch_all_nats),
     Fault("client_loss_5s", "half of the clients have no network for 5 s", 5, 5, True, False, 0, cut_clients, mend_clients),
     Fault("client_loss_60s", "half of the clients have no network for 60 s", 60, 5, True, False, 0, cut_clients,
           mend_clients_and_tell),
     Fault("client_address", "half of the clients change their address", 3, 3, False, False, 0, change_address, forget_address),
-    Fault("gateway_partition", "a gateway is cut off from the bus for 6 s", 6, 10, True, False, 0, cut_gateway, mend_gateway),
+    Fault("gateway_partition", "a gateway is cut off from the bus for 6 s", 6, 15, True, False, 0, cut_gateway, mend_gateway),
 ]
 # They take everything with them, so that nothing could happen beside them.
 WHOLE = [
     Fault("rolling_restart", "every process restarted in its turn", 0, 10, True, False, 0, restart_one_by_one, launch_everything),
-    Fault("everything_killed", "everything killed at once, and started again", 1, 15, True, False, 0, kill_everything,
+    Fault("everything_killed", "everything killed at once, and started again", 1, 40, True, False, 0, kill_everything,
           launch_everything),
 ]
