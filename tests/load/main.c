@@ -16,7 +16,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { POLL_US = 50000, PROGRESS_US = 250000, PATIENCE_S = 60, SLOWEST_RATE = 100, EXIT_WRONG_USAGE = 2 };
+enum {
+    POLL_US = 50000,
+    PROGRESS_US = 250000,
+    PATIENCE_S = 60,
+    SLOWEST_RATE = 100,
+    EXIT_WRONG_USAGE = 2,
+    BOTH_ENDS_BYTES = 60000
+};
 
 struct coordinator {
     struct swarm_options options;
@@ -283,6 +290,19 @@ static void run_phases(struct coordinator *coordinator)
         check(coordinator);
 }
 
+/* A host that swaps or kills processes is no result. Both ends of a connection, with the kernel's part, take about 50
+ * KB where the servers are on this machine too, half of that where they are not. */
+static bool fits_memory(const struct swarm_options *options)
+{
+    int64_t each_bytes = options->targets[0].loopback ? BOTH_ENDS_BYTES : BOTH_ENDS_BYTES / 2;
+    int64_t needed_bytes = options->participants * each_bytes, available_bytes = observe_available_bytes();
+    if (available_bytes < 0 || needed_bytes <= available_bytes)
+        return true;
+    fprintf(stderr, "signalbox-swarm: %u participants need about %.1f GiB of memory, and %.1f are available\n",
+            options->participants, (double)needed_bytes / (1 << 30), (double)available_bytes / (1 << 30));
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     static struct coordinator coordinator;
@@ -292,6 +312,8 @@ int main(int argc, char **argv)
     enum options_result result = options_parse(&coordinator.options, argc, argv);
     if (result != OPTIONS_OK)
         return result == OPTIONS_HELP ? EXIT_SUCCESS : EXIT_WRONG_USAGE;
+    if (!fits_memory(&coordinator.options))
+        return EXIT_WRONG_USAGE;
     conn_count_tls_memory();
     report->options = &coordinator.options;
     report->total = &coordinator.total;

@@ -83,6 +83,11 @@ void observe_quickly(const struct pids *pids, int64_t *ret_resident_bytes, int64
     *ret_cpu_us = cpu_us;
 }
 
+int64_t observe_available_bytes(void)
+{
+    return read_kib_line("/proc/meminfo", "MemAvailable");
+}
+
 int64_t observe_kernel_bytes(void)
 {
     return read_kib_line("/proc/meminfo", "Slab");

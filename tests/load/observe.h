@@ -15,6 +15,8 @@ struct usage {
 int observe_tier(const struct pids *pids, struct usage *ret_usage);
 /* Sums of resident memory and of CPU time so far: cheap enough for every second. A process that is gone counts 0. */
 void observe_quickly(const struct pids *pids, int64_t *ret_resident_bytes, int64_t *ret_cpu_us);
+/* What the machine could still give without swapping; -1 if unknown. */
+int64_t observe_available_bytes(void);
 /* The kernel's slab, of which sockets are a part: a figure for the machine, not for a process. -1 if unknown. */
 int64_t observe_kernel_bytes(void);
 
