@@ -28,6 +28,7 @@ struct peer {
     struct view_number view; /* the newest that it was heard to know */
     struct concurrence concurs[CONCURS_MAX];
     size_t concur_count;
+    bool idle;   /* a shard that has said it holds no room */
     bool listed; /* scratch: in the newest view */
     UT_hash_handle hh;
 };
@@ -196,6 +197,7 @@ void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1_
     peer->heard_ms = peer->beat_ms = now_ms;
     peer->credit_ms = 0;
     peer->gone_ms = 0;
+    peer->idle = heartbeat->load != NULL && heartbeat->load->rooms == 0;
     snprintf(peer->server, sizeof peer->server, "%s", heartbeat->nats_server);
     if (heartbeat->settled != NULL)
         peer->marker = (struct view_number){heartbeat->settled->generation, heartbeat->settled->seq};
@@ -460,6 +462,15 @@ bool detector_probe(struct detector *detector, struct node_address *ret_node, in
         return true;
     }
     return false;
+}
+
+bool detector_is_idle(const struct detector *detector)
+{
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next)
+        if (peer->address.kind == NODE_SHARD && !peer->idle)
+            return false;
+    return true;
 }
 
 struct view_number detector_settled(const struct detector *detector, struct view_number own_marker)

@@ -75,6 +75,8 @@ bool detector_proposes(const struct detector *detector, int64_t now_ms);
 bool detector_may_act(struct detector *detector, int64_t now_ms);
 /* The next silent process that should be probed for a subscription, at most every `suspect_ms` each; false if none. */
 bool detector_probe(struct detector *detector, struct node_address *ret_node, int64_t now_ms);
+/* Every other shard of the view has been heard, and holds no room. */
+bool detector_is_idle(const struct detector *detector);
 /* The lowest of the markers of all shards of the view. */
 struct view_number detector_settled(const struct detector *detector, struct view_number own_marker);
 /* All gateways of the view have reported what they hold, up to `number`. */

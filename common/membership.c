@@ -19,7 +19,8 @@ const struct membership_times membership_default_times = {.listen_ms = 2000,
                                                                        .gone_ms = 500,
                                                                        .patience_ms = 5000,
                                                                        .fence_ms = 1500,
-                                                                       .suspect_ms = 400}};
+                                                                       .suspect_ms = 400},
+                                                          .pace = {.steps = 8, .step_ms = 500, .relief_ms = 10000}};
 
 enum append_outcome { APPEND_OK, APPEND_CONFLICT, APPEND_UNKNOWN, APPEND_FAILED };
 
@@ -116,6 +117,8 @@ struct membership *membership_new(const struct node_address *self, const char *r
     if (self->kind == NODE_SHARD) {
         snprintf(m->node.region, sizeof m->node.region, "%s", region);
         m->node.weight = m->node.full_weight = weight;
+        m->level = times->pace.steps;
+        m->stepped_ms = m->relieved_ms = wheel->now_ms;
     }
     m->times = *times;
     m->wheel = wheel;

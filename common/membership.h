@@ -36,6 +36,13 @@ enum membership_state {
     MEMBERSHIP_REMOVED,
 };
 
+/* How a shard's weight changes. */
+struct membership_pace {
+    uint32_t steps;     /* from nothing to the configured weight */
+    uint32_t step_ms;   /* from one step to the next, at least */
+    uint32_t relief_ms; /* the same between steps because of load */
+};
+
 struct membership_times {
     uint32_t listen_ms;    /* before the first append */
     uint32_t abandoned_ms; /* nobody of the last entry heard for so long: everything was stopped */
@@ -43,6 +50,7 @@ struct membership_times {
     uint32_t retry_ms; /* after a failed append or read */
     uint32_t poll_ms;  /* the log is read so often even when nothing suggests it */
     struct detector_times detector;
+    struct membership_pace pace;
 };
 
 extern const struct membership_times membership_default_times;
@@ -100,6 +108,27 @@ void membership_read_done(struct membership *membership, enum viewlog_result res
 void membership_entry_done(struct membership *membership, enum viewlog_result result, struct view *view,
                            int64_t now_ms);
 void membership_append_done(struct membership *membership, enum viewlog_result result, uint64_t seq, int64_t now_ms);
+
+enum membership_pressure { PRESSURE_LOW, PRESSURE_STEADY, PRESSURE_HIGH };
+
+/* What a shard has to carry. */
+struct membership_load {
+    bool empty; /* it holds no room */
+    bool full;  /* it takes no new rooms: marked so in the view */
+    enum membership_pressure pressure;
+};
+
+/* Shards: call it with every heartbeat. High pressure lowers the weight by a step, low pressure raises it again. */
+void membership_set_load(struct membership *membership, const struct membership_load *load, int64_t now_ms);
+/* Shards: lets the weight fall to nothing in steps, which take about half of `within_ms` if all settle at once. */
+void membership_drain(struct membership *membership, uint32_t within_ms, int64_t now_ms);
+
+enum drain_progress {
+    DRAIN_MOVING,  /* it still owns rooms, or some are on their way */
+    DRAIN_DONE,    /* it owns nothing, and all shards have seen to it */
+    DRAIN_NO_HEIR, /* there is no shard that stays and could take its rooms, or it is not in the view */
+};
+enum drain_progress membership_drain_progress(const struct membership *membership);
 
 enum membership_state membership_state(const struct membership *membership);
 const char *membership_state_name(enum membership_state state);

@@ -57,6 +57,7 @@ static void apply(struct membership *m, struct view *view, bool follows, int64_t
     metric_set(M_VIEW_SEQ, (int64_t)view->number.seq);
     metric_set(M_VIEW_SHARDS, (int64_t)view->shard_count);
     metric_set(M_VIEW_GATEWAYS, (int64_t)view->gateway_count);
+    weight_view(m, old, now_ms);
     m->actions.view(m->ctx, old, m->view, now_ms);
     view_unref(&old);
     note_state(m, was_listed, now_ms);

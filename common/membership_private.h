@@ -34,6 +34,12 @@ struct membership {
     struct view_number heard_view; /* the newest that anybody spoke of */
     struct timer step_timer, heartbeat_timer, poll_timer;
 
+    /* membership_weight.c */
+    uint32_t level; /* of the weight that this shard should have, in steps; draining: 0, whatever this says */
+    bool draining, full, empty;
+    uint32_t drain_step_ms;
+    int64_t stepped_ms, relieved_ms;
+
     /* membership_follow.c */
     struct view *ahead; /* newer than the one in force; waits for the entries before it */
     uint64_t next_seq;  /* the next of those */
@@ -71,5 +77,13 @@ bool propose_must_wait(const struct membership *m);
 void propose_self(struct membership *m, int64_t now_ms);
 /* What an active shard appends on others' account, or to prove itself. */
 void propose_maintenance(struct membership *m, int64_t now_ms);
+
+/* membership_weight.c, for shards */
+/* With what weight to join the shards of `view`. */
+uint32_t weight_to_join(const struct membership *m, const struct view *view);
+/* What this shard's entry in the view should become by the next step; false: it is as it should be for now. */
+bool weight_wants(const struct membership *m, struct view_node *ret_node, int64_t now_ms);
+/* A view is in force in place of `old` (or NULL). */
+void weight_view(struct membership *m, const struct view *old, int64_t now_ms);
 
 #endif

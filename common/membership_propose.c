@@ -1,4 +1,4 @@
-/* What a process appends: itself, the removal of others, and proof that it is there. */
+/* What a process appends: itself, its weight, the removal of others, and proof that it is there. */
 #include "common/log.h"
 #include "common/membership_private.h"
 
@@ -69,8 +69,11 @@ static void list_self(const struct membership *m, struct view *entry)
         view_put_gateway(entry, &m->node);
     else if (namesake != NULL && entry->shard_count > 1)
         view_remove_shard(entry, namesake->id, namesake->incarnation);
-    else
-        view_put_shard(entry, &m->node);
+    else {
+        struct view_node node = m->node;
+        node.weight = weight_to_join(m, entry);
+        view_put_shard(entry, &node);
+    }
 }
 
 static void unlist_self(const struct membership *m, struct view *entry)
@@ -104,13 +107,20 @@ void propose_maintenance(struct membership *m, int64_t now_ms)
     bool removals = detector_proposes(m->detector, now_ms) && detector_remove(m->detector, probe, now_ms) > 0;
     view_unref(&probe);
     bool prove = !detector_may_act(m->detector, now_ms) && now_ms - m->proved_ms >= PROVE_RETRY_MS;
-    if (!removals && !prove)
+    struct view_node self;
+    bool step = !removals && !prove && propose_is_settled(m) && weight_wants(m, &self, now_ms);
+    if (!removals && !prove && !step)
         return;
     if (!m->log_read) {
         membership_read_log(m);
         return;
     }
     struct view *entry = begin_entry(m);
+    if (step) {
+        view_put_shard(entry, &self);
+        append(m, entry, now_ms);
+        return;
+    }
     size_t removed = removals ? detector_remove(m->detector, entry, now_ms) : 0;
     m->proved_ms = now_ms;
     log_warn(removed > 0 ? "removing" : "proving", log_uint("removed", removed),

@@ -542,6 +542,21 @@ void node_leave(struct node *node)
     membership_leave(node->membership, loop_now_ms(node->loop));
 }
 
+void node_set_load(struct node *node, const struct membership_load *load)
+{
+    membership_set_load(node->membership, load, loop_now_ms(node->loop));
+}
+
+void node_drain(struct node *node, uint32_t within_ms)
+{
+    membership_drain(node->membership, within_ms, loop_now_ms(node->loop));
+}
+
+enum drain_progress node_drain_progress(const struct node *node)
+{
+    return membership_drain_progress(node->membership);
+}
+
 void node_send(struct node *node, const struct node_address *to, struct payload *item)
 {
     links_send(node->links, to, item, loop_now_ms(node->loop));

@@ -49,6 +49,11 @@ void node_close(struct node **node);
 /* Asks to leave the view; the state handler hears LEFT. */
 void node_leave(struct node *node);
 
+/* Shards: membership_set_load() and the like. */
+void node_set_load(struct node *node, const struct membership_load *load);
+void node_drain(struct node *node, uint32_t within_ms);
+enum drain_progress node_drain_progress(const struct node *node);
+
 void node_send(struct node *node, const struct node_address *to, struct payload *item);
 void node_send_item(struct node *node, const struct node_address *to, const Signalbox__Cluster__V1__Item *item);
 void node_reply(struct node *node, const char *reply_subject, const Signalbox__Cluster__V1__AdminReply *reply);

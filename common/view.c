@@ -169,6 +169,21 @@ const struct view_node *view_owner(const struct view *view, const struct score_s
     return view->shard_count ? &view->shards[0] : NULL;
 }
 
+bool view_is_full(const struct view *view, const char *region)
+{
+    size_t owners[2] = {0, 0}, full[2] = {0, 0}; /* in all, and of the region */
+    for (size_t i = 0; i < view->shard_count; i++) {
+        const struct view_node *shard = &view->shards[i];
+        for (int pinned = 0; shard->weight > 0 && pinned <= 1; pinned++) {
+            bool counts = !pinned || (region[0] != '\0' && strcmp(shard->region, region) == 0);
+            owners[pinned] += counts;
+            full[pinned] += counts && shard->full;
+        }
+    }
+    int set = owners[1] > 0;
+    return owners[set] > 0 && full[set] == owners[set];
+}
+
 static NodeMessage **pack_nodes(struct arena *arena, const struct view_node *nodes, size_t count)
 {
     NodeMessage **messages = arena_alloc(arena, (count + 1) * sizeof(*messages));
@@ -182,6 +197,7 @@ static NodeMessage **pack_nodes(struct arena *arena, const struct view_node *nod
         message->weight = nodes[i].weight;
         message->full_weight = nodes[i].full_weight;
         message->draining = nodes[i].draining;
+        message->full = nodes[i].full;
         messages[i] = message;
     }
     return messages;
@@ -226,6 +242,7 @@ static bool unpack_node(const NodeMessage *message, bool is_shard, struct view_n
     ret_node->weight = message->weight;
     ret_node->full_weight = message->full_weight;
     ret_node->draining = message->draining;
+    ret_node->full = message->full;
     return true;
 }
 

@@ -25,6 +25,7 @@ struct view_node {
     uint32_t weight;             /* shards: the weight in force, 0..SCORE_WEIGHT_MAX */
     uint32_t full_weight;        /* shards: the configured weight, towards which the weight in force moves */
     bool draining;               /* shards: the weight moves towards zero */
+    bool full;                   /* shards: takes no new rooms */
 };
 
 struct view {
@@ -62,6 +63,10 @@ const struct view_node *view_find_gateway(const struct view *view, const char *i
  * instead (all drain at once: somebody must own the room), and if those are 0 too, the smallest id owns it. */
 const struct view_node *view_owner(const struct view *view, const struct score_seed *seed, const struct room_key *key,
                                    const char *region);
+
+/* Whether every shard that could own a room of this region takes no new ones: a pure function of the view, so that all
+ * who have it refuse alike. False in a view without shards. */
+bool view_is_full(const struct view *view, const char *region);
 
 /* The bytes of a log entry (ViewEntry in proto/cluster.proto), and back; NULL if they are malformed or beyond bounds:
  * invalid, unsorted or repeated ids, incarnation or generation 0, weights or counts above their maxima, a settled view

@@ -16,6 +16,8 @@ static unsigned reads, entry_reads, appends, heartbeats, announcements, probes;
 static uint64_t expected_seq, entry_seq;
 static uint64_t seen[16]; /* sequences of the views that came into force */
 static unsigned seen_count;
+static unsigned reads_answered;
+static uint32_t rooms_of_others;
 static struct view *proposed; /* of the last append */
 static enum membership_state states[16];
 static unsigned state_count;
@@ -87,8 +89,9 @@ static void begin(enum node_kind kind)
 static void setup(void)
 {
     now_ms = 1000;
+    rooms_of_others = 0;
     timer_wheel_init(&wheel, now_ms);
-    reads = entry_reads = seen_count = appends = heartbeats = announcements = probes = state_count = 0;
+    reads = reads_answered = entry_reads = seen_count = appends = heartbeats = announcements = probes = state_count = 0;
     expected_seq = 0;
 }
 
@@ -144,8 +147,11 @@ static void hear(const char *id, uint64_t generation, uint64_t seq)
 {
     Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
     Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__Load load = SIGNALBOX__CLUSTER__V1__LOAD__INIT;
     number.generation = generation;
     number.seq = seq;
+    load.rooms = rooms_of_others;
+    beat.load = &load;
     beat.node = (char *)id;
     beat.incarnation = (uint64_t)id[0];
     beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
@@ -156,6 +162,21 @@ static void hear(const char *id, uint64_t generation, uint64_t seq)
 static void assert_state(enum membership_state state)
 {
     ck_assert_str_eq(membership_state_name(membership_state(membership)), membership_state_name(state));
+}
+
+/* Passes time while a and b are heard, with the view in force settled or not. */
+static void pass_heard(int64_t ms, bool settled)
+{
+    for (int64_t end_ms = now_ms + ms; now_ms < end_ms;) {
+        struct view_number number = membership_view(membership)->number;
+        hear("a", number.generation, number.seq);
+        hear("b", number.generation, settled ? number.seq : number.seq - 1);
+        pass(50);
+        if (reads > reads_answered) {
+            membership_read_done(membership, VIEWLOG_FAILED, NULL, now_ms);
+            reads_answered = reads;
+        }
+    }
 }
 
 /* A shard that is ACTIVE in view (9, 21), beside a and b. */
@@ -430,6 +451,169 @@ START_TEST(it_waits_for_the_view_to_settle_for_as_long_as_it_takes)
 }
 END_TEST
 
+static uint32_t own_weight(void)
+{
+    return view_find_shard(membership_view(membership), "self")->weight;
+}
+
+/* Lets the append that is under way be done. */
+static void appended(void)
+{
+    membership_append_done(membership, VIEWLOG_OK, membership_view(membership)->number.seq + 1, now_ms);
+}
+
+static void mark_self(void)
+{
+    membership_set_marker(membership, membership_view(membership)->number, now_ms);
+}
+
+/* In the view (9, 21) beside a and b, who hold rooms; its weight will be 70. */
+static void join_in_steps(void)
+{
+    rooms_of_others = 5;
+    join(NODE_SHARD);
+    reads_answered = reads;
+    mark_self();
+}
+
+/* Passes time until the next append, which is done; returns the weight that it has brought. */
+static uint32_t next_step(void)
+{
+    unsigned before = appends;
+    for (unsigned i = 0; appends == before && i < 100; i++)
+        pass_heard(50, true);
+    ck_assert_uint_eq(appends, before + 1);
+    ck_assert_uint_eq(view_find_shard(proposed, "a")->weight, 100);
+    appended();
+    mark_self();
+    return own_weight();
+}
+
+START_TEST(a_new_shard_gets_its_weight_in_steps)
+{
+    const uint32_t weights[] = {8, 17, 26, 35, 43, 52, 61, 70};
+    join_in_steps();
+    ck_assert_uint_eq(own_weight(), weights[0]);
+    for (unsigned i = 1; i < 8; i++) {
+        int64_t since_ms = now_ms;
+        ck_assert_uint_eq(next_step(), weights[i]);
+        ck_assert_int_ge(now_ms - since_ms, membership_default_times.pace.step_ms);
+    }
+    unsigned before = appends;
+    pass_heard(5000, true);
+    ck_assert_uint_eq(appends, before);
+}
+END_TEST
+
+START_TEST(no_step_is_made_before_the_last_has_settled)
+{
+    join_in_steps();
+    unsigned before = appends;
+    pass_heard(5000, false);
+    ck_assert_uint_eq(appends, before);
+    ck_assert_uint_eq(next_step(), 17);
+}
+END_TEST
+
+START_TEST(where_nobody_holds_a_room_the_weight_comes_at_once)
+{
+    join(NODE_SHARD);
+    ck_assert_uint_eq(own_weight(), 70);
+}
+END_TEST
+
+START_TEST(a_drain_takes_the_weight_in_steps)
+{
+    join(NODE_SHARD);
+    reads_answered = reads;
+    mark_self();
+    rooms_of_others = 5;
+    membership_drain(membership, 8000, now_ms);
+    ck_assert_int_eq(membership_drain_progress(membership), DRAIN_MOVING);
+    const uint32_t weights[] = {70, 61, 52, 43, 35, 26, 17, 8, 0}; /* the mark comes first */
+    for (unsigned i = 0; i < 9; i++) {
+        ck_assert_uint_eq(next_step(), weights[i]);
+        ck_assert(view_find_shard(membership_view(membership), "self")->draining);
+    }
+    ck_assert_int_eq(membership_drain_progress(membership), DRAIN_MOVING); /* a and b are not there yet */
+    pass_heard(100, true);
+    ck_assert_int_eq(membership_drain_progress(membership), DRAIN_DONE);
+}
+END_TEST
+
+START_TEST(a_shard_without_rooms_drains_in_one_step)
+{
+    join(NODE_SHARD);
+    reads_answered = reads;
+    mark_self();
+    membership_set_load(membership, &(struct membership_load){.empty = true}, now_ms);
+    membership_drain(membership, 8000, now_ms);
+    ck_assert_uint_eq(next_step(), 0);
+}
+END_TEST
+
+START_TEST(where_all_drain_nobody_waits_for_an_heir)
+{
+    join(NODE_SHARD);
+    struct view *view = view_copy(membership_view(membership));
+    view->number.seq++;
+    for (size_t i = 0; i < view->shard_count; i++)
+        view->shards[i].draining = true;
+    learn(view);
+    membership_drain(membership, 8000, now_ms);
+    ck_assert_int_eq(membership_drain_progress(membership), DRAIN_NO_HEIR);
+}
+END_TEST
+
+START_TEST(load_moves_the_weight_a_step_at_a_time)
+{
+    const struct membership_load high = {.pressure = PRESSURE_HIGH}, steady = {.pressure = PRESSURE_STEADY},
+                                 low = {.pressure = PRESSURE_LOW}, full = {.pressure = PRESSURE_HIGH, .full = true};
+    join(NODE_SHARD);
+    reads_answered = reads;
+    mark_self();
+    pass_heard(membership_default_times.pace.relief_ms, true);
+    membership_set_load(membership, &high, now_ms);
+    ck_assert_uint_eq(next_step(), 61);
+    unsigned before = appends;
+    membership_set_load(membership, &high, now_ms); /* too soon */
+    pass_heard(2000, true);
+    ck_assert_uint_eq(appends, before);
+    pass_heard(membership_default_times.pace.relief_ms, true);
+    membership_set_load(membership, &steady, now_ms);
+    pass_heard(2000, true);
+    ck_assert_uint_eq(appends, before);
+    membership_set_load(membership, &full, now_ms);
+    ck_assert_uint_eq(next_step(), 52);
+    ck_assert(view_find_shard(membership_view(membership), "self")->full);
+    pass_heard(membership_default_times.pace.relief_ms, true);
+    membership_set_load(membership, &low, now_ms);
+    ck_assert_uint_eq(next_step(), 61);
+    ck_assert(!view_find_shard(membership_view(membership), "self")->full);
+}
+END_TEST
+
+/* Weight 0 is for drains: an overloaded shard that owned nothing would leave the others to follow it. */
+START_TEST(load_never_takes_the_last_step)
+{
+    const struct membership_load high = {.pressure = PRESSURE_HIGH};
+    join(NODE_SHARD);
+    reads_answered = reads;
+    mark_self();
+    for (unsigned i = 0; i < 7; i++) {
+        pass_heard(membership_default_times.pace.relief_ms, true);
+        membership_set_load(membership, &high, now_ms);
+        next_step();
+    }
+    ck_assert_uint_eq(own_weight(), 8);
+    unsigned before = appends;
+    pass_heard(membership_default_times.pace.relief_ms, true);
+    membership_set_load(membership, &high, now_ms);
+    pass_heard(2000, true);
+    ck_assert_uint_eq(appends, before);
+}
+END_TEST
+
 START_TEST(a_joiner_that_removed_an_earlier_start_replaced_it)
 {
     join(NODE_SHARD);
@@ -620,6 +804,7 @@ static void hear_concurring(const char *id, uint64_t accused)
 {
     Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
     Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__Load load = SIGNALBOX__CLUSTER__V1__LOAD__INIT;
     Signalbox__Cluster__V1__Concurrence concurrence = SIGNALBOX__CLUSTER__V1__CONCURRENCE__INIT;
     Signalbox__Cluster__V1__Concurrence *list[1] = {&concurrence};
     number.generation = membership_view(membership)->number.generation;
@@ -629,6 +814,7 @@ static void hear_concurring(const char *id, uint64_t accused)
     beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
     beat.view = beat.settled = &number;
     beat.nats_server = (char *)"N";
+    beat.load = &load;
     concurrence.incarnation = accused;
     beat.concurs = list;
     beat.n_concurs = accused != 0 ? 1 : 0;
@@ -801,6 +987,14 @@ int main(void)
     tcase_add_test(tcase, a_truncated_log_does_not_stop_it);
     tcase_add_test(tcase, a_removed_shard_leaves_nothing_settled_behind);
     tcase_add_test(tcase, it_waits_for_the_view_to_settle_for_as_long_as_it_takes);
+    tcase_add_test(tcase, a_new_shard_gets_its_weight_in_steps);
+    tcase_add_test(tcase, no_step_is_made_before_the_last_has_settled);
+    tcase_add_test(tcase, where_nobody_holds_a_room_the_weight_comes_at_once);
+    tcase_add_test(tcase, a_drain_takes_the_weight_in_steps);
+    tcase_add_test(tcase, a_shard_without_rooms_drains_in_one_step);
+    tcase_add_test(tcase, where_all_drain_nobody_waits_for_an_heir);
+    tcase_add_test(tcase, load_moves_the_weight_a_step_at_a_time);
+    tcase_add_test(tcase, load_never_takes_the_last_step);
     tcase_add_test(tcase, a_joiner_that_removed_an_earlier_start_replaced_it);
     tcase_add_test(tcase, whoever_is_held_for_gone_was_not_replaced);
     tcase_add_test(tcase, an_only_shard_does_not_wait_for_its_own_ghost);
