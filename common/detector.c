@@ -52,21 +52,6 @@ struct detector {
     int64_t appended_ms; /* 0: never */
 };
 
-const char *detector_times_problem(const struct detector_times *times, uint32_t heartbeat_ms)
-{
-    if (times->silence_ms < 3 * heartbeat_ms)
-        return "the silence before a process is accused must be at least three heartbeats";
-    if (times->fence_ms > times->notice_ms)
-        return "the fence must not be longer than the notice before a removal, or a removed shard could still act";
-    if (times->fence_ms < 3 * heartbeat_ms)
-        return "the fence must be at least three heartbeats, or shards suspend themselves for nothing";
-    if (times->gone_ms < times->suspect_ms || times->gone_ms > times->silence_ms)
-        return "the time for a process without a subscription must lie between suspicion and silence";
-    if (times->patience_ms < times->silence_ms)
-        return "the patience with a NATS server's processes must be at least the silence";
-    return NULL;
-}
-
 struct detector *detector_new(const struct node_address *self, const struct detector_times *times, int64_t now_ms)
 {
     struct detector *detector = mem_new(struct detector);

@@ -37,9 +37,6 @@ struct detector_times {
     uint32_t suspect_ms;  /* silence after which a process is probed and proposes nothing */
 };
 
-/* The safety relation: nobody can be removed while it may still act. A text that says what is wrong, or NULL. */
-const char *detector_times_problem(const struct detector_times *times, uint32_t heartbeat_ms);
-
 struct detector;
 
 struct detector *detector_new(const struct node_address *self, const struct detector_times *times, int64_t now_ms);

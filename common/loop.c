@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 /* Tasks deferred by deferred tasks still belong to this turn, but not without end: I/O must not starve. */
-enum { DEFER_PASSES_MAX = 4 };
+enum { DEFER_PASSES_MAX = 4, LAG_TURNS = 32 };
 
 struct loop {
     h2o_evloop_t *h2o;
@@ -29,6 +29,7 @@ struct loop {
     int64_t now_ms;
     bool now_known; /* now_ms was read in this turn */
     bool in_turn;
+    int64_t lag_us; /* smoothed */
     uint32_t stop; /* atomic */
 
     pthread_mutex_t posted_lock;
@@ -125,8 +126,10 @@ static void run_timers(struct loop *loop)
     /* I/O and messages may have taken a while, and what has come due since is due now. */
     loop->now_known = false;
     int64_t late_ms = timer_wheel_advance(&loop->timers, loop_now_ms(loop));
-    if (late_ms >= 0)
-        metric_observe_us(M_LOOP_LAG, late_ms * 1000);
+    if (late_ms < 0)
+        return;
+    metric_observe_us(M_LOOP_LAG, late_ms * 1000);
+    loop->lag_us += (late_ms * 1000 - loop->lag_us) / LAG_TURNS;
 }
 
 static void run_deferred(struct loop *loop)
@@ -221,6 +224,11 @@ void loop_defer(struct loop *loop, struct loop_task *task)
 {
     if (!list_linked(&task->link))
         list_append(&loop->deferred, &task->link);
+}
+
+uint32_t loop_lag_us(const struct loop *loop)
+{
+    return (uint32_t)loop->lag_us;
 }
 
 void loop_task_cancel(struct loop_task *task)

@@ -40,6 +40,8 @@ void loop_stop(struct loop *loop);
 
 /* Monotonic time, read at its first use in a turn and once more before timers run: work of one kind sees one time. */
 int64_t loop_now_ms(struct loop *loop);
+/* How late timers ran, on average over the last some dozen turns that had any. */
+uint32_t loop_lag_us(const struct loop *loop);
 struct timer_wheel *loop_timers(struct loop *loop);
 void loop_task_init(struct loop_task *task, void (*cb)(struct loop_task *task));
 void loop_defer(struct loop *loop, struct loop_task *task);

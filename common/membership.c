@@ -18,11 +18,42 @@ const struct membership_times membership_default_times = {.listen_ms = 2000,
                                                                        .notice_ms = 1500,
                                                                        .gone_ms = 500,
                                                                        .patience_ms = 5000,
-                                                                       .fence_ms = 1500,
+                                                                       .fence_ms = 1250,
                                                                        .suspect_ms = 400},
                                                           .pace = {.steps = 8, .step_ms = 500, .relief_ms = 10000}};
 
 enum append_outcome { APPEND_OK, APPEND_CONFLICT, APPEND_UNKNOWN, APPEND_FAILED };
+
+const char *membership_times_problem(const struct membership_times *times, const char **ret_key)
+{
+    const struct detector_times *d = &times->detector;
+    uint32_t beat_ms = times->heartbeat_ms;
+    const struct {
+        bool wrong;
+        const char *key, *text;
+    } rules[] = {
+        {d->silence_ms < 3 * beat_ms, "silence_ms", "must be at least three times membership.heartbeat_ms"},
+        {d->fence_ms < 3 * beat_ms, "fence_ms",
+         "must be at least three times membership.heartbeat_ms, or shards suspend themselves for nothing"},
+        {d->notice_ms < d->fence_ms + beat_ms, "notice_ms",
+         "must be at least membership.fence_ms and membership.heartbeat_ms together, or a removed shard could still "
+         "act "
+         "on news that was late"},
+        {d->gone_ms < d->suspect_ms || d->gone_ms > d->silence_ms, "gone_ms",
+         "must lie between membership.suspect_ms and membership.silence_ms"},
+        {d->patience_ms < d->silence_ms, "patience_ms", "must be at least membership.silence_ms"},
+        {times->listen_ms < d->notice_ms, "listen_ms", "must be at least membership.notice_ms"},
+        {times->abandoned_ms < d->patience_ms + d->notice_ms, "abandoned_ms",
+         "must be at least membership.patience_ms and membership.notice_ms together"},
+    };
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        if (!rules[i].wrong)
+            continue;
+        *ret_key = rules[i].key;
+        return rules[i].text;
+    }
+    return NULL;
+}
 
 const char *membership_state_name(enum membership_state state)
 {

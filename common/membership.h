@@ -55,6 +55,10 @@ struct membership_times {
 
 extern const struct membership_times membership_default_times;
 
+/* What of the relations between these times does not hold, above all that nobody can be removed while it may still act:
+ * a text that says what would be right, and in `ret_key` the member that it is about; NULL if all do. */
+const char *membership_times_problem(const struct membership_times *times, const char **ret_key);
+
 struct membership_actions {
     void (*read_last)(void *ctx);
     void (*read)(void *ctx, uint64_t seq);

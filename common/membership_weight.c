@@ -63,7 +63,7 @@ bool weight_wants(const struct membership *m, struct view_node *ret_node, int64_
 void weight_view(struct membership *m, const struct view *old, int64_t now_ms)
 {
     const struct view_node *before = membership_find_self(m, old), *listed = membership_find_self(m, m->view);
-    if (listed == NULL || (before != NULL && before->weight == listed->weight))
+    if (!membership_is_shard(m) || listed == NULL || (before != NULL && before->weight == listed->weight))
         return;
     m->stepped_ms = now_ms;
     log_info("weight", log_uint("weight", listed->weight), log_uint("full_weight", listed->full_weight),
@@ -77,7 +77,7 @@ void membership_set_load(struct membership *m, const struct membership_load *loa
     const struct view_node *listed = membership_find_self(m, m->view);
     m->full = load->full;
     m->empty = load->empty;
-    if (m->detector == NULL || listed == NULL || now_ms - m->relieved_ms < m->times.pace.relief_ms)
+    if (listed == NULL || now_ms - m->relieved_ms < m->times.pace.relief_ms)
         return;
     uint32_t level = level_of(m, listed->weight);
     if (load->pressure == PRESSURE_HIGH && level > 1 && !is_alone(m, m->view))

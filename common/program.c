@@ -86,6 +86,23 @@ static void check_nats(const struct cluster_config *cluster, const char *path, s
     }
 }
 
+static void cluster_times(const struct cluster_config *cluster, struct membership_times *ret_times)
+{
+    *ret_times = membership_default_times;
+    ret_times->heartbeat_ms = (uint32_t)cluster->times.heartbeat_ms;
+    ret_times->listen_ms = (uint32_t)cluster->times.listen_ms;
+    ret_times->abandoned_ms = (uint32_t)cluster->times.abandoned_ms;
+    ret_times->detector = (struct detector_times){.silence_ms = (uint32_t)cluster->times.silence_ms,
+                                                  .notice_ms = (uint32_t)cluster->times.notice_ms,
+                                                  .gone_ms = (uint32_t)cluster->times.gone_ms,
+                                                  .patience_ms = (uint32_t)cluster->times.patience_ms,
+                                                  .fence_ms = (uint32_t)cluster->times.fence_ms,
+                                                  .suspect_ms = (uint32_t)cluster->times.suspect_ms};
+    ret_times->pace = (struct membership_pace){.steps = (uint32_t)cluster->times.weight_steps,
+                                               .step_ms = (uint32_t)cluster->times.step_ms,
+                                               .relief_ms = (uint32_t)cluster->times.relief_ms};
+}
+
 static void check_cluster(const struct cluster_config *cluster, const char *path, struct buf *problems)
 {
     struct score_seed seed;
@@ -105,6 +122,15 @@ static void check_cluster(const struct cluster_config *cluster, const char *path
     if (!cluster_parse_seed(cluster->placement_seed, &seed))
         config_problem(problems, path, "cluster.placement_seed", "is not 32 hex digits: openssl rand -hex 16");
     check_nats(cluster, path, problems);
+    struct membership_times times;
+    const char *key;
+    cluster_times(cluster, &times);
+    const char *problem = membership_times_problem(&times, &key);
+    if (problem != NULL) {
+        char name[64];
+        snprintf(name, sizeof name, "membership.%s", key);
+        config_problem(problems, path, name, "%s", problem);
+    }
 }
 
 size_t program_load(const struct program *program, const struct program_args *args, void *config, struct buf *problems)
@@ -173,9 +199,9 @@ void cluster_node_options(const struct cluster_config *cluster, enum node_kind k
         .self = {.kind = kind, .incarnation = incarnation_random()},
         .region = cluster->region,
         .stream_replicas = (unsigned)cluster->stream_replicas,
-        .times = membership_default_times,
     };
     snprintf(ret_options->self.id, sizeof ret_options->self.id, "%s", cluster->node_id);
+    cluster_times(cluster, &ret_options->times);
     cluster_bus_options(cluster, &ret_options->bus);
 }
 

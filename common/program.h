@@ -39,6 +39,32 @@ enum program_exit {
 
 enum { CLUSTER_SECRET_MIN = 32 };
 
+/* Keys under `membership.`: TIME(name, default, min, max, unit, help, ...); the rest is handed on. */
+#define MEMBERSHIP_TIMES(TIME, ...)                                                                                    \
+    TIME(heartbeat_ms, 250, 20, 10000, "ms", "Every process says so often that it is there.", __VA_ARGS__)             \
+    TIME(suspect_ms, 400, 20, 60000, "ms", "A process that is not heard for so long is asked whether it is there.",    \
+         __VA_ARGS__)                                                                                                  \
+    TIME(silence_ms, 1000, 60, 60000, "ms",                                                                            \
+         "A process that is not heard for so long is accused; at least three heartbeats.", __VA_ARGS__)                \
+    TIME(notice_ms, 1500, 60, 60000, "ms",                                                                             \
+         "For so long it is accused before it may be removed; at least fence_ms and one heartbeat.", __VA_ARGS__)      \
+    TIME(gone_ms, 500, 20, 60000, "ms",                                                                                \
+         "Silence and notice together, if NATS says that nobody subscribes to the process's subject any more.",        \
+         __VA_ARGS__)                                                                                                  \
+    TIME(patience_ms, 5000, 60, 600000, "ms",                                                                          \
+         "The silence that is borne where all processes of one NATS server fall silent at once.", __VA_ARGS__)         \
+    TIME(fence_ms, 1250, 60, 60000, "ms",                                                                              \
+         "A shard that has not heard a majority for so long stops acting; at least three heartbeats.", __VA_ARGS__)    \
+    TIME(listen_ms, 2000, 60, 600000, "ms", "A process listens for so long before it joins; at least notice_ms.",      \
+         __VA_ARGS__)                                                                                                  \
+    TIME(abandoned_ms, 15000, 1000, 600000, "ms",                                                                      \
+         "If no shard of the last view is heard for so long, everything was stopped, and the log begins anew.",        \
+         __VA_ARGS__)                                                                                                  \
+    TIME(weight_steps, 8, 1, 64, "steps",                                                                              \
+         "In so many steps a shard's weight rises when it joins and falls when it drains.", __VA_ARGS__)               \
+    TIME(step_ms, 500, 0, 600000, "ms", "At least so long lies between two steps of one shard.", __VA_ARGS__)          \
+    TIME(relief_ms, 10000, 100, 3600000, "ms", "The same between two steps that are made because of load.", __VA_ARGS__)
+
 /* What every process of a cluster is told. Optional strings that are empty are NULL once loaded, but for `region`. */
 struct cluster_config {
     char *node_id; /* never empty: the host's name if none is given */
@@ -49,12 +75,27 @@ struct cluster_config {
     char *nats_user, *nats_password, *nats_nkey_seed_file;
     char *nats_tls_ca_file, *nats_tls_cert_file, *nats_tls_key_file;
     int64_t stream_replicas;
+    struct {
+#define TIME(name, def, min, max, unit, help, ...) int64_t name;
+        MEMBERSHIP_TIMES(TIME, )
+#undef TIME
+    } times;
     char *admin_listen;
     int log_level, log_format; /* enum log_level, enum log_format */
 };
 
 extern const char *const program_log_levels[];
 extern const char *const program_log_formats[];
+
+#define MEMBERSHIP_TIME_KEY(name_, def_, min_, max_, unit_, help_, record, member)                                     \
+    {.name = "membership." #name_,                                                                                     \
+     .type = CONFIG_INT,                                                                                               \
+     .offset = offsetof(record, member.times.name_),                                                                   \
+     .def = #def_,                                                                                                     \
+     .min = min_,                                                                                                      \
+     .max = max_,                                                                                                      \
+     .unit = unit_,                                                                                                    \
+     .help = help_},
 
 /* The rows of struct cluster_config, `member` of the program's own `record`. */
 #define CLUSTER_CONFIG_KEYS(record, member, admin_listen_default)                                                      \
@@ -88,7 +129,7 @@ extern const char *const program_log_formats[];
          .secret = true,                                                                                               \
          .help = "Decides which shard owns a room; the same in every process of the cluster, and never changed while " \
                  "it runs. 32 hex digits: openssl rand -hex 16."},                                                     \
-        NATS_CONFIG_KEYS(record, member),                                                                              \
+        MEMBERSHIP_TIMES(MEMBERSHIP_TIME_KEY, record, member) NATS_CONFIG_KEYS(record, member),                        \
         {.name = "nats.stream_replicas",                                                                               \
          .type = CONFIG_INT,                                                                                           \
          .offset = offsetof(record, member.stream_replicas),                                                           \

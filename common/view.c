@@ -132,56 +132,57 @@ const struct view_node *view_find_gateway(const struct view *view, const char *i
     return nodes_find(view->gateways, view->gateway_count, id);
 }
 
-/* The best of those shards that have weight and, where `region` is not NULL, are in it. */
-static const struct view_node *best_shard(const struct view *view, const struct score_seed *seed,
-                                          const struct room_key *key, const char *region, bool full)
+uint32_t view_candidate_weight(const struct view_candidates *candidates, const struct view_node *shard)
 {
-    const struct view_node *best = NULL;
+    if (candidates->region[0] != '\0' && strcmp(shard->region, candidates->region) != 0)
+        return 0;
+    return candidates->full_weights ? shard->full_weight : shard->weight;
+}
+
+static bool any_candidate(const struct view *view, const struct view_candidates *candidates)
+{
+    for (size_t i = 0; i < view->shard_count; i++)
+        if (view_candidate_weight(candidates, &view->shards[i]) > 0)
+            return true;
+    return false;
+}
+
+struct view_candidates view_candidates(const struct view *view, const char *region)
+{
+    const struct view_candidates sets[] = {{region, false}, {"", false}, {region, true}, {"", true}};
+    size_t i = 0;
+
+    while (i < 3 && !any_candidate(view, &sets[i]))
+        i++;
+    return sets[i];
+}
+
+const struct view_node *view_owner(const struct view *view, const struct score_seed *seed, const struct room_key *key,
+                                   const char *region)
+{
+    struct view_candidates candidates = view_candidates(view, region);
+    const struct view_node *best = view->shard_count ? &view->shards[0] : NULL;
     uint64_t best_score = 0;
 
     for (size_t i = 0; i < view->shard_count; i++) {
-        const struct view_node *shard = &view->shards[i];
-        uint32_t weight = full ? shard->full_weight : shard->weight;
-
-        if (weight == 0 || (region && strcmp(shard->region, region) != 0))
-            continue;
+        uint32_t weight = view_candidate_weight(&candidates, &view->shards[i]);
+        uint64_t score = weight ? score_compute(seed, view->shards[i].id, weight, key) : 0;
         /* Strictly greater: the shards are in order of their ids, so a tie stays with the smaller. */
-        uint64_t score = score_compute(seed, shard->id, weight, key);
-        if (!best || score > best_score) {
-            best = shard;
+        if (score > best_score) {
+            best = &view->shards[i];
             best_score = score;
         }
     }
     return best;
 }
 
-const struct view_node *view_owner(const struct view *view, const struct score_seed *seed, const struct room_key *key,
-                                   const char *region)
-{
-    for (int full = 0; full <= 1; full++) {
-        const struct view_node *best = region[0] ? best_shard(view, seed, key, region, full) : NULL;
-
-        if (!best)
-            best = best_shard(view, seed, key, NULL, full);
-        if (best)
-            return best;
-    }
-    return view->shard_count ? &view->shards[0] : NULL;
-}
-
 bool view_is_full(const struct view *view, const char *region)
 {
-    size_t owners[2] = {0, 0}, full[2] = {0, 0}; /* in all, and of the region */
-    for (size_t i = 0; i < view->shard_count; i++) {
-        const struct view_node *shard = &view->shards[i];
-        for (int pinned = 0; shard->weight > 0 && pinned <= 1; pinned++) {
-            bool counts = !pinned || (region[0] != '\0' && strcmp(shard->region, region) == 0);
-            owners[pinned] += counts;
-            full[pinned] += counts && shard->full;
-        }
-    }
-    int set = owners[1] > 0;
-    return owners[set] > 0 && full[set] == owners[set];
+    struct view_candidates candidates = view_candidates(view, region);
+    for (size_t i = 0; i < view->shard_count; i++)
+        if (view_candidate_weight(&candidates, &view->shards[i]) > 0 && !view->shards[i].full)
+            return false;
+    return view->shard_count > 0;
 }
 
 static NodeMessage **pack_nodes(struct arena *arena, const struct view_node *nodes, size_t count)

@@ -58,6 +58,17 @@ bool view_remove_gateway(struct view *view, const char *id, uint64_t incarnation
 const struct view_node *view_find_shard(const struct view *view, const char *id);
 const struct view_node *view_find_gateway(const struct view *view, const char *id);
 
+/* Which shards compete for the rooms of a region ("" = none), and with which of their weights: the first that is not
+ * empty of those of the region, all, and both again with full weights (all drain at once: somebody must own the rooms).
+ */
+struct view_candidates {
+    const char *region; /* "": all shards; borrowed from the caller */
+    bool full_weights;
+};
+struct view_candidates view_candidates(const struct view *view, const char *region);
+/* The weight with which this shard competes; 0: it does not. */
+uint32_t view_candidate_weight(const struct view_candidates *candidates, const struct view_node *shard);
+
 /* The owner of a room: the highest score among the shards of its region, among all if the region ("" = none) has no
  * shards or only weightless ones; NULL in a view without shards. If every shard has weight 0, full weights are taken
  * instead (all drain at once: somebody must own the room), and if those are 0 too, the smallest id owns it. */

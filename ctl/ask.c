@@ -148,6 +148,24 @@ struct view *ask_view(struct ask *ask)
     return view;
 }
 
+struct view *ask_view_before(struct ask *ask, const struct view *view)
+{
+    jsOptions options;
+    jsCtx *js = NULL;
+    natsMsg *message = NULL;
+    struct view *before = NULL;
+
+    jsOptions_Init(&options);
+    options.Wait = ASK_TIMEOUT_MS;
+    if (view->number.seq > 1 && natsConnection_JetStream(&js, ask->connection, &options) == NATS_OK &&
+        js_GetMsg(&message, js, VIEWLOG_STREAM, view->number.seq - 1, NULL, NULL) == NATS_OK)
+        before =
+            view_unpack(natsMsg_GetData(message), (size_t)natsMsg_GetDataLength(message), natsMsg_GetSequence(message));
+    natsMsg_Destroy(message);
+    jsCtx_Destroy(js);
+    return before;
+}
+
 static void send_request(struct ask *ask, const struct node_address *node,
                          const Signalbox__Cluster__V1__AdminRequest *request)
 {

@@ -24,6 +24,8 @@ void ask_close(struct ask **ask);
 const char *ask_server(const struct ask *ask);
 /* The log's last entry; NULL with the reason printed. */
 struct view *ask_view(struct ask *ask);
+/* The entry before `view`'s in the log; NULL if there is none any more. */
+struct view *ask_view_before(struct ask *ask, const struct view *view);
 /* Puts a request to many processes at once and waits for their replies, ASK_TIMEOUT_MS at most. `ret_replies` has
  * `count` entries, NULL for each that has not answered; free those that have by
  * signalbox__cluster__v1__admin_reply__free_unpacked(). Returns how many have. */

@@ -1,11 +1,8 @@
-/* Subcommands that look at a running cluster: view, room, where. */
+/* Subcommands that show what a running cluster holds: view, room. */
 #include "common/epoch.h"
 #include "common/mem.h"
-#include "common/program.h"
-#include "ctl/ask.h"
-#include <getopt.h>
+#include "ctl/look.h"
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,60 +11,6 @@
 typedef Signalbox__Cluster__V1__AdminReply Reply;
 typedef Signalbox__Cluster__V1__AdminRequest Request;
 typedef Signalbox__Cluster__V1__RoomDetail RoomDetail;
-
-struct look_options {
-    const char *servers, *config_path, *project, *seed;
-    const char *room; /* the argument; NULL: the subcommand takes none */
-    int json;
-    int help;
-};
-
-static enum ctl_exit parse(const struct ctl_command *command, int argc, char **argv, bool takes_room,
-                           struct look_options *look)
-{
-    const struct option options[] = {
-        {"nats", required_argument, NULL, 'n'},
-        {"config", required_argument, NULL, 'c'},
-        {"project", required_argument, NULL, 'p'},
-        {"seed", required_argument, NULL, 's'},
-        {"json", no_argument, &look->json, 1},
-        {"help", no_argument, &look->help, 1},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (option) {
-        case 0:
-            break;
-        case 'n':
-            look->servers = optarg;
-            break;
-        case 'c':
-            look->config_path = optarg;
-            break;
-        case 'p':
-            look->project = optarg;
-            break;
-        case 's':
-            look->seed = optarg;
-            break;
-        default:
-            return ctl_usage(command, "unknown option");
-        }
-    }
-    if (look->help) {
-        ctl_print_help(command);
-        return CTL_OK;
-    }
-    if (takes_room && optind < argc)
-        look->room = argv[optind++];
-    if (optind < argc)
-        return ctl_usage(command, "'%s' is one argument too many", argv[optind]);
-    if (takes_room && (look->room == NULL || !name_valid(look->room, ROOM_NAME_MAX)))
-        return ctl_usage(command, "give the room's name, 1 to %d bytes", ROOM_NAME_MAX);
-    return CTL_OK;
-}
 
 /* --- view ----------------------------------------------------------------------------------------------------------
  */
@@ -166,13 +109,6 @@ static json_t *node_json(const struct view_node *node, bool shard, const Signalb
     return object;
 }
 
-static void print_json(json_t *json)
-{
-    json_dumpf(json, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
-    putchar('\n');
-    json_decref(json);
-}
-
 static void print_view_json(const struct view *view, Reply *const *replies)
 {
     json_t *shards = json_array(), *gateways = json_array();
@@ -182,14 +118,14 @@ static void print_view_json(const struct view *view, Reply *const *replies)
         const struct view_node *node = node_at(view, i);
         json_array_append_new(shard ? shards : gateways, node_json(node, shard, info_of(replies[i], node)));
     }
-    print_json(json_pack("{s:I, s:I, s:o, s:o}", "generation", (json_int_t)view->number.generation, "seq",
-                         (json_int_t)view->number.seq, "shards", shards, "gateways", gateways));
+    look_print_json(json_pack("{s:I, s:I, s:o, s:o}", "generation", (json_int_t)view->number.generation, "seq",
+                              (json_int_t)view->number.seq, "shards", shards, "gateways", gateways));
 }
 
 enum ctl_exit ctl_view(const struct ctl_command *command, int argc, char **argv)
 {
     struct look_options look = {0};
-    enum ctl_exit code = parse(command, argc, argv, false, &look);
+    enum ctl_exit code = look_parse(command, argc, argv, LOOK_NOTHING, &look);
     if (code != CTL_OK || look.help)
         return code;
     struct ask *ask = ask_open(look.servers, look.config_path);
@@ -291,7 +227,7 @@ static enum ctl_exit print_rooms(const struct look_options *look, Reply *const *
         }
     }
     if (look->json)
-        print_json(rooms);
+        look_print_json(rooms);
     else
         json_decref(rooms);
     return found > 0 ? CTL_OK : CTL_NOT_FOUND;
@@ -310,7 +246,7 @@ static enum ctl_exit show_room(struct ask *ask, const struct view *view, const s
     count = view->shard_count;
     request.request_case = SIGNALBOX__CLUSTER__V1__ADMIN_REQUEST__REQUEST_GET_ROOM;
     request.get_room = &get;
-    get.room = (char *)look->room;
+    get.room = (char *)look->argument;
     get.project = (char *)(look->project != NULL ? look->project : "");
     size_t answered = ask_all(ask, nodes, count, &request, replies);
     if (count == 0) {
@@ -323,7 +259,7 @@ static enum ctl_exit show_room(struct ask *ask, const struct view *view, const s
         if (answered < count)
             fprintf(stderr, "signalboxctl: %zu of %zu shards did not answer\n", count - answered, count);
         if (code == CTL_NOT_FOUND)
-            ctl_failed("no shard has a room '%s'; a room exists while somebody is in it", look->room);
+            ctl_failed("no shard has a room '%s'; a room exists while somebody is in it", look->argument);
     }
     free_replies(replies, count);
     free(nodes);
@@ -333,80 +269,12 @@ static enum ctl_exit show_room(struct ask *ask, const struct view *view, const s
 enum ctl_exit ctl_room(const struct ctl_command *command, int argc, char **argv)
 {
     struct look_options look = {0};
-    enum ctl_exit code = parse(command, argc, argv, true, &look);
+    enum ctl_exit code = look_parse(command, argc, argv, LOOK_ROOM, &look);
     if (code != CTL_OK || look.help)
         return code;
     struct ask *ask = ask_open(look.servers, look.config_path);
     struct view *view = ask != NULL ? ask_view(ask) : NULL;
     code = view != NULL ? show_room(ask, view, &look) : CTL_FAILED;
-    view_unref(&view);
-    ask_close(&ask);
-    return code;
-}
-
-/* --- where ---------------------------------------------------------------------------------------------------------
- */
-
-struct seed_config {
-    char *seed;
-};
-
-static const struct config_key seed_table[] = {
-    {.name = "cluster.placement_seed",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct seed_config, seed),
-     .secret = true},
-    {.name = NULL},
-};
-
-static enum ctl_exit find_seed(const struct ctl_command *command, const struct look_options *look,
-                               struct score_seed *ret_seed)
-{
-    struct seed_config config = {0};
-    struct buf problems = {0};
-    enum ctl_exit code = CTL_OK;
-
-    if (look->seed != NULL) {
-        if (!cluster_parse_seed(look->seed, ret_seed))
-            code = ctl_usage(command, "--seed takes 32 hex digits");
-    } else if (look->config_path == NULL) {
-        code = ctl_usage(command, "give the cluster's seed by --seed, or --config with a gateway's or shard's file");
-    } else if (config_load_some(seed_table, look->config_path, &config, &problems) > 0) {
-        fputs(buf_str(&problems), stderr);
-        code = CTL_USAGE;
-    } else if (!cluster_parse_seed(config.seed, ret_seed)) {
-        code = ctl_usage(command, "cluster.placement_seed in %s is not 32 hex digits", look->config_path);
-    }
-    config_done(seed_table, &config);
-    buf_done(&problems);
-    return code;
-}
-
-enum ctl_exit ctl_where(const struct ctl_command *command, int argc, char **argv)
-{
-    struct look_options look = {.project = "default"};
-    struct score_seed seed;
-    enum ctl_exit code = parse(command, argc, argv, true, &look);
-    if (code != CTL_OK || look.help)
-        return code;
-    code = find_seed(command, &look, &seed);
-    if (code != CTL_OK)
-        return code;
-    struct ask *ask = ask_open(look.servers, look.config_path);
-    struct view *view = ask != NULL ? ask_view(ask) : NULL;
-    code = CTL_FAILED;
-    if (view != NULL) {
-        struct room_key key = room_key_make(look.project, look.room);
-        char region[REGION_MAX + 1];
-        room_region(look.room, region);
-        const struct view_node *owner = view_owner(view, &seed, &key, region);
-        if (owner != NULL) {
-            printf("%s\n", owner->id);
-            code = CTL_OK;
-        } else {
-            ctl_failed("the view has no shards");
-        }
-    }
     view_unref(&view);
     ask_close(&ask);
     return code;

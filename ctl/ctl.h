@@ -11,6 +11,8 @@
     COMMAND(view, "[--json]", "show the live shards and gateways", CTL_VIEW_HELP)                                      \
     COMMAND(room, "NAME [--project PROJECT] [--json]", "show a room: owner, epoch, participants", CTL_ROOM_HELP)       \
     COMMAND(where, "NAME [--project PROJECT]", "compute which shard owns a room", CTL_WHERE_HELP)                      \
+    COMMAND(explain, "NAME [--project PROJECT] [--json]", "explain why that shard owns it", CTL_EXPLAIN_HELP)          \
+    COMMAND(drain, "NODE [--deadline SECONDS]", "send a shard or gateway away in order", CTL_DRAIN_HELP)               \
     COMMAND(health, "HOST:PORT", "ask a program whether it is ready", CTL_HEALTH_HELP)
 
 enum ctl_exit {

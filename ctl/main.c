@@ -54,6 +54,27 @@
     "Examples:\n"                                                                                                      \
     "  signalboxctl health 127.0.0.1:9601\n"
 
+#define CTL_EXPLAIN_HELP                                                                                               \
+    CTL_NATS_HELP "  --seed HEX           the cluster's placement_seed; default: --config's\n"                         \
+                  "  --project PROJECT    the room's project (default \"default\")\n"                                  \
+                  "  --json               for programs\n\n"                                                            \
+                  "Shows every shard with its weight (in force, and configured) and its score for the room in this\n"  \
+                  "view and in the entry before, the owner in both, and what has changed between them. The highest\n"  \
+                  "score owns the room; '-' marks a shard that does not compete.\n\n"                                  \
+                  "Examples:\n"                                                                                        \
+                  "  signalboxctl explain demo --config run/shard-1.conf\n"                                            \
+                  "  signalboxctl explain eu/standup --project acme --config /etc/signalbox/shard.conf --json\n"
+
+#define CTL_DRAIN_HELP                                                                                                 \
+    CTL_NATS_HELP "  --deadline SECONDS   it goes within this time; default: what its configuration says\n\n"          \
+                  "NODE is the node.id of a shard or gateway, as signalboxctl view lists it. It does what SIGTERM\n"   \
+                  "makes it do: a shard hands its rooms over in steps, a gateway sends its clients to others at a\n"   \
+                  "pace; then it leaves the view and ends. Prints how far it is until it is gone. To stop watching,\n" \
+                  "interrupt; the drain goes on.\n\n"                                                                  \
+                  "Examples:\n"                                                                                        \
+                  "  signalboxctl drain shard-2 --nats nats://10.0.0.5:4222\n"                                         \
+                  "  signalboxctl drain gateway-1 --deadline 120\n"
+
 static const struct ctl_command commands[] = {
 #define COMMAND(name, arguments, summary, details) {#name, arguments, summary, details, ctl_##name},
     CTL_COMMANDS(COMMAND)
@@ -98,7 +119,7 @@ static void print_overview(FILE *out)
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
     fputs("  help     this text; help COMMAND explains one\n\n"
-          "Exit codes: 0 done; 1 it failed; 2 the command line is wrong; 3 there is no such room.\n",
+          "Exit codes: 0 done; 1 it failed; 2 the command line is wrong; 3 there is no such room or node.\n",
           out);
 }
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOT_READY_RETRY_MS = 2000, NO_MEMORY_RETRY_MS = 5000, STRIKES_PER_MALFORMED = 20 };
+enum { NOT_READY_RETRY_MS = 2000, NO_MEMORY_RETRY_MS = 5000, FULL_RETRY_MS = 10000, STRIKES_PER_MALFORMED = 20 };
 
 /* Label values of M_THROTTLED. */
 enum { THROTTLED_MESSAGES, THROTTLED_BYTES, THROTTLED_ROOM };
@@ -134,6 +134,27 @@ bool gateway_admits(const struct gateway *gateway, struct refusal *ret_refusal)
                                     .retry_after_ms = NO_MEMORY_RETRY_MS};
     snprintf(ret_refusal->detail, sizeof ret_refusal->detail,
              "this gateway is short of memory; try another one, or later");
+    return false;
+}
+
+bool gateway_has_capacity(const struct gateway *gateway, const struct jwt_claims *claims, const char *room,
+                          struct refusal *ret_refusal)
+{
+    char region[REGION_MAX + 1];
+    room_region(room, region);
+    if (!view_is_full(gateway->view, region))
+        return true;
+    struct room_key key = room_key_make(claims->project, room);
+    struct gw_room *known;
+    HASH_FIND(hh, gateway->rooms, &key, sizeof key, known);
+    if (known != NULL)
+        return true;
+    *ret_refusal = (struct refusal){.http_status = 503,
+                                    .close_code = CLOSE_NO_CAPACITY,
+                                    .code = SIGNALBOX__V1__CODE__NO_CAPACITY,
+                                    .retry_after_ms = FULL_RETRY_MS};
+    snprintf(ret_refusal->detail, sizeof ret_refusal->detail, "%s",
+             "every shard that could take this room is full for now");
     return false;
 }
 

@@ -117,6 +117,10 @@ void gateway_shed(struct gateway *gateway, enum shed_level level);
 bool gateway_admits(const struct gateway *gateway, struct refusal *ret_refusal);
 /* Whether new connections can be served now: has a view with shards, bus up, not draining. */
 bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal);
+/* Whether a new session could be taken into this room: not while every shard that could own it is full, unless it has
+ * members here already. The gateway is ready. */
+bool gateway_has_capacity(const struct gateway *gateway, const struct jwt_claims *claims, const char *room,
+                          struct refusal *ret_refusal);
 
 /* A WebSocket connection is open. `claims` (may be NULL) came with the upgrade request and is taken over. */
 struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,

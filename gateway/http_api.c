@@ -256,6 +256,12 @@ static int on_connect(h2o_handler_t *handler, h2o_req_t *req)
             free(claims);
             return problem_refusal(req, &refusal);
         }
+        if (!gateway_has_capacity(front->gateway, claims, claims->video.room, &refusal)) {
+            metric_add_at(M_UPGRADES, UPGRADE_NOT_READY, 1);
+            jwt_claims_done(claims);
+            free(claims);
+            return problem_refusal(req, &refusal);
+        }
     }
     start_upgrade(conn, req, &handshake, claims);
     return 0;

@@ -187,7 +187,7 @@ static void join_with(struct client *client, const struct jwt_claims *claims, co
     }
     const char *room_name = join != NULL && join->room[0] != '\0' ? join->room : claims->video.room;
     if (!admission_room(claims, room_name, &refusal) || !gateway_ready(gateway, &refusal) ||
-        !gateway_admits(gateway, &refusal)) {
+        !gateway_admits(gateway, &refusal) || !gateway_has_capacity(gateway, claims, room_name, &refusal)) {
         refuse_hello(client, &refusal, false);
         return;
     }

@@ -38,6 +38,7 @@ struct gateway_process {
     enum shed_level shed;
     struct loop_task rejoin_task;
     bool draining, leaving;
+    uint32_t drain_within_ms;
     enum program_exit exit;
 };
 
@@ -125,12 +126,19 @@ static void on_load(void *ctx, Signalbox__Cluster__V1__Load *load)
     load->queue_depth = (uint32_t)front_queued_messages(process->front);
 }
 
+static void drain(struct gateway_process *process, uint32_t deadline_ms);
+
 static void on_admin(void *ctx, const Signalbox__Cluster__V1__AdminRequest *request, int64_t now_ms)
 {
     struct gateway_process *process = ctx;
     Signalbox__Cluster__V1__AdminReply reply = SIGNALBOX__CLUSTER__V1__ADMIN_REPLY__INIT;
-    reply.code = SIGNALBOX__V1__CODE__UNKNOWN_MESSAGE;
-    reply.message = (char *)"this gateway does not know this request";
+    if (request->request_case == SIGNALBOX__CLUSTER__V1__ADMIN_REQUEST__REQUEST_DRAIN) {
+        reply.code = SIGNALBOX__V1__CODE__OK;
+        drain(process, request->drain->deadline_ms);
+    } else {
+        reply.code = SIGNALBOX__V1__CODE__UNKNOWN_MESSAGE;
+        reply.message = (char *)"this gateway does not know this request";
+    }
     reply.request_id = request->request_id;
     node_reply(process->node, request->reply_subject, &reply);
 }
@@ -321,29 +329,37 @@ static void on_drain_timer(struct timer *timer, int64_t now_ms)
 static void on_drain_deadline(struct timer *timer, int64_t now_ms)
 {
     struct gateway_process *process = container_of(timer, struct gateway_process, drain_deadline);
-    log_error("drain_deadline", log_int("deadline_ms", process->config->drain_deadline_ms),
+    log_error("drain_deadline", log_uint("deadline_ms", process->drain_within_ms),
               log_uint("connections", front_connections(process->front)),
               log_str("membership", membership_state_name(node_state(process->node))),
               log_str("action", "ends with what is left"));
     end(process, PROGRAM_EXIT_FAILED);
 }
 
+/* `deadline_ms` 0: the configured one. */
+static void drain(struct gateway_process *process, uint32_t deadline_ms)
+{
+    int64_t now_ms = loop_now_ms(process->loop);
+    uint32_t within_ms = deadline_ms > 0 ? deadline_ms : (uint32_t)process->config->drain_deadline_ms;
+    uint32_t spread_ms = (uint32_t)process->config->drain_spread_ms;
+    if (process->draining)
+        return;
+    log_info("draining", log_uint("connections", front_connections(process->front)), log_uint("spread_ms", spread_ms),
+             log_uint("deadline_ms", within_ms));
+    process->draining = true;
+    process->drain_within_ms = within_ms;
+    front_stop_accepting(process->front);
+    gateway_drain(process->gateway, spread_ms < within_ms ? spread_ms : within_ms, within_ms, now_ms);
+    timer_set(loop_timers(process->loop), &process->drain_timer, now_ms + DRAIN_POLL_MS);
+    timer_set(loop_timers(process->loop), &process->drain_deadline, now_ms + within_ms + DRAIN_END_MS);
+}
+
 void gateway_process_stop(struct gateway_process *process, bool at_once)
 {
-    if (at_once) {
+    if (at_once)
         end(process, PROGRAM_EXIT_FAILED);
-        return;
-    }
-    int64_t now_ms = loop_now_ms(process->loop);
-    log_info("draining", log_uint("connections", front_connections(process->front)),
-             log_int("spread_ms", process->config->drain_spread_ms));
-    process->draining = true;
-    front_stop_accepting(process->front);
-    gateway_drain(process->gateway, (uint32_t)process->config->drain_spread_ms,
-                  (uint32_t)process->config->drain_deadline_ms, now_ms);
-    timer_set(loop_timers(process->loop), &process->drain_timer, now_ms + DRAIN_POLL_MS);
-    timer_set(loop_timers(process->loop), &process->drain_deadline,
-              now_ms + process->config->drain_deadline_ms + DRAIN_END_MS);
+    else
+        drain(process, 0);
 }
 
 /* --- beginning, reload and end -------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ struct shard {
     bool history_whole; /* nothing before the oldest can hold a room of this shard's */
     int64_t view_since_ms;
     bool suspended;
+    bool full; /* takes no new rooms */
     uint64_t epoch_counter;
 
     struct room *rooms;                 /* by key */

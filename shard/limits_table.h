@@ -2,6 +2,10 @@
  * `limits.`. Included by shard.c and main.c; no include guard on purpose. */
 LIMIT(rooms, 100000, 1, 10000000, "rooms", "Rooms that this shard owns at most; new ones are refused beyond.")
 LIMIT(participants, 200000, 1, 10000000, "participants", "Participants in all of its rooms at most.")
+LIMIT(queue_depth, 200000, 100, 100000000, "items",
+      "Events and messages that wait to be sent, over all rooms; beyond, this shard takes no new rooms.")
+LIMIT(loop_lag_ms, 250, 10, 60000, "ms",
+      "How late this process's timers run on average; beyond, this shard takes no new rooms.")
 LIMIT(room_participants, 10000, 1, 100000, "participants", "Participants in one room at most.")
 LIMIT(ring_entries, 256, 1, 65536, "batches",
       "Batches of events kept for each room, for those who missed some; who missed more gets a snapshot.")

@@ -33,7 +33,25 @@ static const struct config_key table[] = {
      .min = 0,
      .max = 3600 * 1000,
      .unit = "ms",
-     .help = "SIGTERM lets the shard leave the cluster in order; after this time it ends in any case."},
+     .help = "SIGTERM lets the shard hand its rooms over in steps and leave the cluster; a little before this time it "
+             "leaves with what it still holds, and the rooms are rebuilt elsewhere."},
+    {.name = "capacity.high_percent",
+     .type = CONFIG_INT,
+     .offset = offsetof(struct shard_config, high_percent),
+     .def = "85",
+     .min = 1,
+     .max = 100,
+     .unit = "percent",
+     .help = "A shard that uses so much of limits.rooms, participants, queue_depth or loop_lag_ms lowers its weight by "
+             "a step, at most every membership.relief_ms."},
+    {.name = "capacity.low_percent",
+     .type = CONFIG_INT,
+     .offset = offsetof(struct shard_config, low_percent),
+     .def = "70",
+     .min = 0,
+     .max = 99,
+     .unit = "percent",
+     .help = "Once it uses less of all of them, it raises its weight again, step by step."},
 #define LIMIT(member, def_, min_, max_, unit_, help_)                                                                  \
     {.name = "limits." #member,                                                                                        \
      .type = CONFIG_INT,                                                                                               \
@@ -48,11 +66,21 @@ static const struct config_key table[] = {
     {.name = NULL},
 };
 
+static void check(const void *loaded, const char *path, struct buf *problems)
+{
+    const struct shard_config *config = loaded;
+    if (config->low_percent >= config->high_percent)
+        config_problem(problems, path, "capacity.low_percent",
+                       "must be below capacity.high_percent (%lld), or the weight would rise and fall in turn",
+                       (long long)config->high_percent);
+}
+
 static const struct program program = {
     .name = "signalbox-shard",
     .summary = "A shard of a Signalbox cluster: owns rooms, their membership and the order of what happens in them.",
     .table = table,
     .cluster_offset = offsetof(struct shard_config, cluster),
+    .check = check,
 };
 
 struct running {

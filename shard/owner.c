@@ -69,6 +69,11 @@ void shard_view(struct shard *shard, struct view *view, int64_t now_ms)
     session_detach_lost(shard, now_ms);
 }
 
+void shard_set_full(struct shard *shard, bool full)
+{
+    shard->full = full;
+}
+
 void shard_suspend(struct shard *shard, bool suspended, int64_t now_ms)
 {
     shard->suspended = suspended;

@@ -7,11 +7,12 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "shard/capacity.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { REPLY_ARENA_MAX = 32 * 1024 * 1024, ADMIN_ERROR_MAX = 256 };
+enum { REPLY_ARENA_MAX = 32 * 1024 * 1024, ADMIN_ERROR_MAX = 256, DRAIN_POLL_MS = 50, LEAVE_MAX_MS = 2000 };
 
 /* Label values of M_ROOMS and M_PARTICIPANTS. */
 enum { ROOMS_LIVE, ROOMS_SETTLING };
@@ -25,10 +26,12 @@ struct shard_process {
     struct admin_http *admin;
     struct arena reply_arena;
     struct loop_task flush_task, rejoin_task;
-    struct timer drain_deadline;
+    struct timer drain_timer, drain_deadline;
+    int64_t leave_by_ms;
     struct give_back give_back; /* of participants */
     bool acting;
     bool draining;
+    bool full; /* takes no new rooms */
     enum program_exit exit;
 };
 
@@ -99,6 +102,8 @@ static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
     struct shard_process *process = ctx;
     if (state == MEMBERSHIP_LEFT) {
         end(process, PROGRAM_EXIT_OK);
+    } else if (state == MEMBERSHIP_REMOVED && process->draining) {
+        end(process, PROGRAM_EXIT_OK);
     } else if (state == MEMBERSHIP_REMOVED && node_was_replaced(process->node)) {
         log_error("replaced_in_view", log_str("reason", "another process has joined under this node.id"),
                   log_str("action", "ends; give every shard an id of its own"));
@@ -123,6 +128,24 @@ static void note_suspension(struct shard_process *process)
                  log_str("reason", "too few of the view's processes are heard; waits for them or the log"));
 }
 
+static void note_load(struct shard_process *process, const struct capacity *used)
+{
+    const struct shard_config *config = process->config;
+    const struct capacity limits = {.rooms = (uint64_t)config->limits.rooms,
+                                    .participants = (uint64_t)config->limits.participants,
+                                    .queue_depth = (uint64_t)config->limits.queue_depth,
+                                    .loop_lag_ms = (uint64_t)config->limits.loop_lag_ms};
+    const struct capacity_marks marks = {.high = (uint32_t)config->high_percent, .low = (uint32_t)config->low_percent};
+    struct membership_load load = capacity_judge(used, &limits, &marks, process->full);
+    if (load.full != process->full)
+        log_warn(load.full ? "full" : "not_full", log_uint("rooms", used->rooms),
+                 log_uint("participants", used->participants), log_uint("queue_depth", used->queue_depth),
+                 log_uint("loop_lag_ms", used->loop_lag_ms));
+    process->full = load.full;
+    shard_set_full(process->shard, load.full);
+    node_set_load(process->node, &load);
+}
+
 static void on_load(void *ctx, Signalbox__Cluster__V1__Load *load)
 {
     struct shard_process *process = ctx;
@@ -134,16 +157,26 @@ static void on_load(void *ctx, Signalbox__Cluster__V1__Load *load)
     load->rooms = (uint32_t)stats.rooms;
     load->participants = (uint32_t)stats.participants;
     load->queue_depth = (uint32_t)(stats.pending_updates + node_pending_items(process->node));
-    load->full = stats.rooms >= (size_t)process->config->limits.rooms ||
-                 stats.participants >= (size_t)process->config->limits.participants;
+    load->loop_lag_us = loop_lag_us(process->loop);
+    note_load(process, &(struct capacity){.rooms = stats.rooms,
+                                          .participants = stats.participants,
+                                          .queue_depth = load->queue_depth,
+                                          .loop_lag_ms = load->loop_lag_us / 1000});
+    load->full = process->full;
 }
+
+static void drain(struct shard_process *process, uint32_t deadline_ms);
 
 static void on_admin(void *ctx, const Signalbox__Cluster__V1__AdminRequest *request, int64_t now_ms)
 {
     struct shard_process *process = ctx;
     Signalbox__Cluster__V1__AdminReply reply = SIGNALBOX__CLUSTER__V1__ADMIN_REPLY__INIT;
     arena_reset(&process->reply_arena);
-    if (!shard_admin(process->shard, request, &process->reply_arena, &reply, now_ms)) {
+    bool asks_drain = request->request_case == SIGNALBOX__CLUSTER__V1__ADMIN_REQUEST__REQUEST_DRAIN;
+    if (asks_drain) {
+        reply.code = SIGNALBOX__V1__CODE__OK;
+        drain(process, request->drain->deadline_ms);
+    } else if (!shard_admin(process->shard, request, &process->reply_arena, &reply, now_ms)) {
         reply.code = SIGNALBOX__V1__CODE__UNKNOWN_MESSAGE;
         reply.message = (char *)"this shard does not know this request";
     }
@@ -206,16 +239,46 @@ static void on_drain_deadline(struct timer *timer, int64_t now_ms)
     end(process, PROGRAM_EXIT_FAILED);
 }
 
-void shard_process_stop(struct shard_process *process, bool at_once)
+/* Leaves once nothing is left to hand over, or nobody is there to take it; in time for the deadline in any case. */
+static void on_drain_timer(struct timer *timer, int64_t now_ms)
 {
-    if (at_once) {
-        end(process, PROGRAM_EXIT_FAILED);
+    struct shard_process *process = container_of(timer, struct shard_process, drain_timer);
+    enum drain_progress progress = node_drain_progress(process->node);
+    size_t rooms = shard_stats(process->shard).rooms;
+    bool done = progress == DRAIN_DONE && rooms == 0;
+    if (!done && progress != DRAIN_NO_HEIR && now_ms < process->leave_by_ms) {
+        timer_set(loop_timers(process->loop), timer, now_ms + DRAIN_POLL_MS);
         return;
     }
-    process->draining = true;
-    timer_set(loop_timers(process->loop), &process->drain_deadline,
-              loop_now_ms(process->loop) + process->config->drain_deadline_ms);
+    if (rooms > 0)
+        log_warn("leaving_with_rooms", log_uint("rooms", rooms),
+                 log_str("reason", progress == DRAIN_NO_HEIR ? "no other shard stays to take them"
+                                                             : "they could not all be handed over in time"));
     node_leave(process->node);
+}
+
+/* `deadline_ms` 0: the configured one. */
+static void drain(struct shard_process *process, uint32_t deadline_ms)
+{
+    int64_t now_ms = loop_now_ms(process->loop);
+    int64_t within_ms = deadline_ms > 0 ? deadline_ms : process->config->drain_deadline_ms;
+    int64_t leave_ms = within_ms / 4 < LEAVE_MAX_MS ? within_ms / 4 : LEAVE_MAX_MS;
+    if (process->draining)
+        return;
+    process->draining = true;
+    process->leave_by_ms = now_ms + within_ms - leave_ms;
+    log_info("draining", log_uint("rooms", shard_stats(process->shard).rooms), log_int("deadline_ms", within_ms));
+    node_drain(process->node, (uint32_t)(within_ms - leave_ms));
+    timer_set(loop_timers(process->loop), &process->drain_deadline, now_ms + within_ms);
+    on_drain_timer(&process->drain_timer, now_ms);
+}
+
+void shard_process_stop(struct shard_process *process, bool at_once)
+{
+    if (at_once)
+        end(process, PROGRAM_EXIT_FAILED);
+    else
+        drain(process, 0);
 }
 
 enum program_exit shard_process_exit(const struct shard_process *process)
@@ -291,6 +354,7 @@ struct shard_process *shard_process_open(struct loop *loop, const struct shard_c
     process->config = config;
     arena_init(&process->reply_arena, REPLY_ARENA_MAX);
     loop_task_init(&process->flush_task, on_flush);
+    timer_init(&process->drain_timer, on_drain_timer);
     timer_init(&process->drain_deadline, on_drain_deadline);
     give_back_init(&process->give_back, loop_timers(loop));
     loop_task_init(&process->rejoin_task, on_rejoin);
@@ -313,6 +377,7 @@ void shard_process_close(struct shard_process **process_ptr)
     admin_http_close(&process->admin);
     node_close(&process->node);
     shard_free(&process->shard);
+    timer_cancel(loop_timers(process->loop), &process->drain_timer);
     timer_cancel(loop_timers(process->loop), &process->drain_deadline);
     give_back_done(&process->give_back);
     loop_task_cancel(&process->flush_task);

@@ -15,6 +15,7 @@ struct shard_config {
     int64_t weight;
     int duplicate; /* enum duplicate_policy */
     int64_t drain_deadline_ms;
+    int64_t high_percent, low_percent; /* of the limits; shard/capacity.h */
 #define LIMIT(name, def, min, max, unit, help) int64_t name;
     struct {
 #include "shard/limits_table.h"
@@ -27,7 +28,7 @@ struct shard_process;
 /* NULL, with the reason logged, if it cannot start. The configuration is borrowed. */
 struct shard_process *shard_process_open(struct loop *loop, const struct shard_config *config);
 void shard_process_close(struct shard_process **process);
-/* Leaves the view and stops the loop; `at_once`: stops the loop. */
+/* Hands its rooms over, leaves the view and stops the loop, within the configured time; `at_once`: stops the loop. */
 void shard_process_stop(struct shard_process *process, bool at_once);
 /* New limits, policy and log level. The configuration is borrowed from now on, the old one no longer used. */
 void shard_process_reload(struct shard_process *process, const struct shard_config *config);

@@ -21,6 +21,8 @@ enum {
     TRACKS_MAX = 256,
     ATTRIBUTES_MAX = 256,
     RESUME_WINDOW_MAX_MS = 60 * 60 * 1000,
+    FULL_RETRY_MS = 2000,
+    NO_CAPACITY_RETRY_MS = 10000,
 };
 /* How far a client may claim to have seen its room go on since its own join. */
 static const uint64_t SEQ_AHEAD_MAX = UINT64_C(1) << 32;
@@ -253,20 +255,30 @@ static struct room *open_room(const struct binding *binding)
     return room;
 }
 
+/* Not now: the weight of a shard that is full falls, and the room may be another one's soon; unless all those that
+ * could own it are full. */
+static void refuse_full(const struct binding *binding, const char *detail)
+{
+    char region[REGION_MAX + 1];
+    room_region(binding->state->room, region);
+    bool nowhere = view_is_full(binding->shard->view, region);
+    refuse(binding, nowhere ? SIGNALBOX__V1__CODE__NO_CAPACITY : SIGNALBOX__V1__CODE__RETRY,
+           SIGNALBOX__V1__LEAVE_REASON__CAPACITY, SIGNALBOX__V1__LEAVE_ACTION__REJOIN,
+           nowhere ? NO_CAPACITY_RETRY_MS : FULL_RETRY_MS, detail);
+}
+
 /* Limits that a newcomer meets; those who were here already are never turned away by them. */
 static bool admit(const struct binding *binding, bool replaces)
 {
     struct shard *shard = binding->shard;
     const struct shard_limits *limits = &shard->options.limits;
     struct room *room = shard_find_room(shard, &binding->key);
-    if (room == NULL && HASH_COUNT(shard->rooms) >= limits->rooms) {
-        refuse(binding, SIGNALBOX__V1__CODE__NO_CAPACITY, SIGNALBOX__V1__LEAVE_REASON__CAPACITY,
-               SIGNALBOX__V1__LEAVE_ACTION__REJOIN, 5000, "this shard has as many rooms as it may hold");
+    if (room == NULL && (shard->full || HASH_COUNT(shard->rooms) >= limits->rooms)) {
+        refuse_full(binding, "this shard takes no new rooms for now: it is at one of its limits");
         return false;
     }
     if (HASH_CNT(hh_sid, shard->members_by_sid) >= limits->participants && !replaces) {
-        refuse(binding, SIGNALBOX__V1__CODE__NO_CAPACITY, SIGNALBOX__V1__LEAVE_REASON__CAPACITY,
-               SIGNALBOX__V1__LEAVE_ACTION__REJOIN, 5000, "this shard has as many participants as it may hold");
+        refuse_full(binding, "this shard has as many participants as it may hold");
         return false;
     }
     /* Who takes another's place makes the room no fuller. */

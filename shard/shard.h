@@ -60,6 +60,8 @@ void shard_item(struct shard *shard, const struct node_address *from, const Sign
 void shard_view(struct shard *shard, struct view *view, int64_t now_ms);
 /* While a shard is not sure of its own place nobody's window ends. */
 void shard_suspend(struct shard *shard, bool suspended, int64_t now_ms);
+/* Whether rooms that are not here yet are refused, beyond what the limits on rooms and participants say. */
+void shard_set_full(struct shard *shard, bool full);
 /* Publishes what the rooms have gathered. */
 void shard_flush(struct shard *shard, int64_t now_ms);
 /* Fills `reply` (its memory comes from `arena`) for the requests about rooms; false if it is not one of those. */

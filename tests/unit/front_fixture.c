@@ -12,7 +12,7 @@ struct client {
 };
 
 struct recorded recorded;
-bool gateway_is_ready, gateway_refuses_joins;
+bool gateway_is_ready, gateway_refuses_joins, gateway_is_full;
 struct loop *loop;
 struct front *front;
 
@@ -49,6 +49,12 @@ bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal)
 bool gateway_admits(const struct gateway *gateway, struct refusal *ret_refusal)
 {
     return !gateway_refuses_joins || refuse(ret_refusal, 503, SIGNALBOX__V1__CODE__NO_CAPACITY, "short of memory");
+}
+
+bool gateway_has_capacity(const struct gateway *gateway, const struct jwt_claims *claims, const char *room,
+                          struct refusal *ret_refusal)
+{
+    return !gateway_is_full || refuse(ret_refusal, 503, SIGNALBOX__V1__CODE__NO_CAPACITY, "full");
 }
 
 struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
@@ -201,6 +207,7 @@ static void setup(void)
 {
     recorded = (struct recorded){0};
     gateway_is_ready = true;
+    gateway_is_full = false;
     options = (struct front_options){
         .listen = "127.0.0.1:0",
         .web_root = directory,

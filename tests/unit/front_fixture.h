@@ -27,7 +27,7 @@ struct recorded {
     size_t queued_at[SHED_SLOWEST + 1]; /* messages, after memory ran short to this level */
 };
 extern struct recorded recorded;
-extern bool gateway_is_ready, gateway_refuses_joins;
+extern bool gateway_is_ready, gateway_refuses_joins, gateway_is_full;
 
 extern struct loop *loop;
 extern struct front *front;

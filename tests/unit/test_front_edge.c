@@ -24,6 +24,9 @@ static void script_refusals(void)
     expect_status(ws_client_upgrade_request(path, JSON, "Authorization: Bearer good1\r\n"), "503",
                   "\"code\":\"NO_CAPACITY\"");
     gateway_refuses_joins = false;
+    gateway_is_full = true;
+    expect_status(ws_client_upgrade_request(path, JSON, "Authorization: Bearer good1\r\n"), "503",
+                  "\"code\":\"NO_CAPACITY\"");
     gateway_is_ready = false;
     expect_status(ws_client_upgrade_request(path, JSON, ""), "503", "\r\nretry-after: 3\r\n");
 }

@@ -370,6 +370,25 @@ START_TEST(not_owner_is_told_again_or_waits)
 }
 END_TEST
 
+START_TEST(where_all_shards_are_full_only_known_rooms_are_joined)
+{
+    struct jwt_claims claims = {0};
+    struct refusal refusal;
+    strcpy(claims.project, "p");
+    ck_assert(gateway_has_capacity(f.gateway, &claims, "elsewhere", &refusal));
+    struct view *view = view_copy(f.view);
+    view->number.seq++;
+    view->shards[0].full = true;
+    gateway_view(f.gateway, view, f.now_ms);
+    view_unref(&view);
+    ck_assert(!gateway_has_capacity(f.gateway, &claims, "elsewhere", &refusal));
+    ck_assert_int_eq(refusal.http_status, 503);
+    ck_assert_int_eq(refusal.code, CODE(NO_CAPACITY));
+    ck_assert_uint_gt(refusal.retry_after_ms, 0);
+    ck_assert(gateway_ready(f.gateway, &refusal)); /* for resumes */
+}
+END_TEST
+
 START_TEST(a_bus_that_comes_and_goes)
 {
     gateway_bus(f.gateway, false, f.now_ms);
@@ -448,6 +467,7 @@ int main(void)
     tcase_add_test(tcase, a_new_owner_is_told_of_every_session);
     tcase_add_test(tcase, an_owner_that_lost_the_room_is_told_again);
     tcase_add_test(tcase, not_owner_is_told_again_or_waits);
+    tcase_add_test(tcase, where_all_shards_are_full_only_known_rooms_are_joined);
     tcase_add_test(tcase, a_bus_that_comes_and_goes);
     tcase_add_test(tcase, a_resync_is_paced_by_its_acknowledgements);
     suite_add_tcase(suite, tcase);

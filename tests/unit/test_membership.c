@@ -961,10 +961,16 @@ END_TEST
 
 START_TEST(the_times_are_checked_against_each_other)
 {
-    struct detector_times times = membership_default_times.detector;
-    ck_assert_ptr_null(detector_times_problem(&times, membership_default_times.heartbeat_ms));
-    times.fence_ms = times.notice_ms + 1;
-    ck_assert_ptr_nonnull(detector_times_problem(&times, membership_default_times.heartbeat_ms));
+    struct membership_times times = membership_default_times;
+    const char *key = NULL;
+    ck_assert_ptr_null(membership_times_problem(&times, &key));
+    times.detector.fence_ms = times.detector.notice_ms; /* nothing would be left for news that is late */
+    ck_assert_ptr_nonnull(membership_times_problem(&times, &key));
+    ck_assert_str_eq(key, "notice_ms");
+    times = membership_default_times;
+    times.heartbeat_ms = 400;
+    ck_assert_ptr_nonnull(membership_times_problem(&times, &key));
+    ck_assert_str_eq(key, "silence_ms");
 }
 END_TEST
 

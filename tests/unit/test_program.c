@@ -113,6 +113,26 @@ static void assert_problem(const char *part, const char *const *overrides)
 }
 #define assert_problem(part, ...) assert_problem(part, (const char *const[]){__VA_ARGS__, NULL})
 
+START_TEST(the_times_are_those_of_membership_by_default)
+{
+    struct node_options options;
+    args.config_path = path;
+    ck_assert_uint_eq(program_load(&program, &args, &config, &problems), 0);
+    cluster_node_options(&config.cluster, NODE_SHARD, &options);
+    ck_assert_mem_eq(&options.times, &membership_default_times, sizeof options.times);
+}
+END_TEST
+
+START_TEST(times_that_are_unsafe_together_are_refused)
+{
+    write_config("cluster = { secret = \"" SECRET "\"; placement_seed = \"" SEED "\"; };\n"
+                 "membership = {\n  fence_ms = 1400;\n};\n");
+    args.config_path = path;
+    ck_assert_uint_eq(program_load(&program, &args, &config, &problems), 1);
+    ck_assert_ptr_nonnull(strstr(buf_str(&problems), "membership.notice_ms: must be at least membership.fence_ms and"));
+}
+END_TEST
+
 START_TEST(a_good_file_is_loaded_and_the_process_goes_on)
 {
     enum program_exit code;
@@ -315,6 +335,8 @@ int main(void)
     TCase *tcase = tcase_create("program");
 
     tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, the_times_are_those_of_membership_by_default);
+    tcase_add_test(tcase, times_that_are_unsafe_together_are_refused);
     tcase_add_test(tcase, a_good_file_is_loaded_and_the_process_goes_on);
     tcase_add_test(tcase, empty_options_are_null_and_the_node_has_a_name);
     tcase_add_test(tcase, all_problems_are_reported_with_their_lines);

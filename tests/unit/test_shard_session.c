@@ -607,11 +607,33 @@ START_TEST(limits_turn_newcomers_away)
     ck_assert_int_eq(person_join(&fixture, &b)->code, CODE(OK));
     assert_refused(person_join(&fixture, &c), CODE(LIMIT_REACHED), REASON(CAPACITY), ACTION(STOP));
     ck_assert_int_eq(person_join(&fixture, &d)->code, CODE(OK));
-    assert_refused(person_join(&fixture, &e), CODE(NO_CAPACITY), REASON(CAPACITY), ACTION(REJOIN));
-    assert_refused(person_join(&fixture, &f), CODE(NO_CAPACITY), REASON(CAPACITY), ACTION(REJOIN));
+    assert_refused(person_join(&fixture, &e), CODE(RETRY), REASON(CAPACITY), ACTION(REJOIN));
+    assert_refused(person_join(&fixture, &f), CODE(RETRY), REASON(CAPACITY), ACTION(REJOIN));
     /* Who takes its own place is no newcomer. */
     ck_assert_int_eq(person_join(&fixture, &again)->code, CODE(OK));
     ck_assert_uint_eq(shard_stats(fixture.shard).rooms, 2);
+}
+END_TEST
+
+START_TEST(a_full_shard_takes_no_new_rooms)
+{
+    struct person a = person_make("a", "r", 0), b = person_make("b", "r", 0), c = person_make("c", "s", 0),
+                  d = person_make("d", "t", 0);
+    ck_assert_int_eq(person_join(&fixture, &a)->code, CODE(OK));
+    shard_set_full(fixture.shard, true);
+    ck_assert_int_eq(person_join(&fixture, &b)->code, CODE(OK)); /* its room is here already */
+    const Ack *ack = person_join(&fixture, &c);
+    ck_assert_int_eq(ack->code, CODE(RETRY));
+    ck_assert_uint_gt(ack->retry_after_ms, 0);
+    /* Every shard that could own it says that it is full. */
+    struct view *view = view_copy(fixture.view);
+    view->number.seq++;
+    view->shards[0].full = true;
+    shard_view(fixture.shard, view, fixture.now_ms);
+    view_unref(&view);
+    ack = person_join(&fixture, &d);
+    ck_assert_int_eq(ack->code, CODE(NO_CAPACITY));
+    ck_assert_uint_gt(ack->retry_after_ms, 0);
 }
 END_TEST
 
@@ -718,6 +740,7 @@ int main(void)
     tcase_add_test(tests, a_detached_report_keeps_what_is_left_of_its_window);
     tcase_add_test(tests, a_gateway_that_left_the_view_detaches_its_sessions);
     tcase_add_test(tests, limits_turn_newcomers_away);
+    tcase_add_test(tests, a_full_shard_takes_no_new_rooms);
     tcase_add_test(tests, a_participant_that_is_too_large_is_refused);
     tcase_add_test(tests, a_room_of_another_shard_is_not_taken);
     tcase_add_test(tests, a_sid_of_another_room_is_not_moved);

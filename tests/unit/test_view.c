@@ -126,6 +126,29 @@ START_TEST(owner_is_in_the_region_while_it_has_weight)
 }
 END_TEST
 
+START_TEST(full_is_when_all_that_could_own_are)
+{
+    struct view *view = view_copy(NULL);
+
+    ck_assert(!view_is_full(view, ""));
+    put_shard(view, "a", 1, "", 10);
+    put_shard(view, "eu-0", 2, "eu", 10);
+    put_shard(view, "eu-1", 3, "eu", 10);
+    view->shards[1].full = true;
+    ck_assert(!view_is_full(view, "eu"));
+    view->shards[2].full = true;
+    ck_assert(view_is_full(view, "eu"));
+    ck_assert(!view_is_full(view, ""));
+    ck_assert(!view_is_full(view, "us")); /* falls back to all */
+    view->shards[2].weight = 0;
+    view->shards[2].full = false; /* drains: could not own it */
+    ck_assert(view_is_full(view, "eu"));
+    view->shards[0].full = true;
+    ck_assert(view_is_full(view, "us"));
+    view_unref(&view);
+}
+END_TEST
+
 START_TEST(somebody_owns_a_room_while_there_is_a_shard)
 {
     struct view *view = view_copy(NULL);
@@ -155,6 +178,7 @@ static struct view *make_view(void)
     put_shard(view, "shard-1", 2, "", SCORE_WEIGHT_MAX);
     view->shards[1].full_weight = 7;
     view->shards[1].draining = true;
+    view->shards[0].full = true;
     put_gateway(view, "gw-0", 3);
     put_gateway(view, "gw-1", UINT64_MAX);
     return view;
@@ -168,6 +192,7 @@ static void assert_nodes_equal(const struct view_node *a, const struct view_node
     ck_assert_uint_eq(a->weight, b->weight);
     ck_assert_uint_eq(a->full_weight, b->full_weight);
     ck_assert(a->draining == b->draining);
+    ck_assert(a->full == b->full);
 }
 
 START_TEST(pack_and_unpack_round_trip)
@@ -326,6 +351,7 @@ int main(void)
     tcase_add_test(tcase, removal_is_of_one_incarnation);
     tcase_add_test(tcase, a_copy_is_independent_and_references_are_counted);
     tcase_add_test(tcase, owner_is_in_the_region_while_it_has_weight);
+    tcase_add_test(tcase, full_is_when_all_that_could_own_are);
     tcase_add_test(tcase, somebody_owns_a_room_while_there_is_a_shard);
     tcase_add_test(tcase, pack_and_unpack_round_trip);
     tcase_add_test(tcase, the_empty_and_the_largest_view_round_trip);
