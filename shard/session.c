@@ -290,6 +290,16 @@ static bool admit(const struct binding *binding, bool replaces)
     return true;
 }
 
+/* Versions of one sid never go back, or its peers would take what is newer for older. A gateway that resumes a session
+ * which neither it nor this owner held does not know the last one; but there was less than one change a millisecond. */
+static uint64_t version_to_go_on_with(const struct shard *shard, const State *state)
+{
+    int64_t age_ms = shard->actions.wall_ms(shard->ctx) - state->joined_at_ms;
+    if (state->participant->version != 0)
+        return state->participant->version;
+    return age_ms > 1 ? (uint64_t)age_ms : 1;
+}
+
 /* A member that this owner did not have. The caller has checked that it may come. */
 static struct member *seat(const struct binding *binding, uint64_t bind_generation)
 {
@@ -327,7 +337,7 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
         member->join_epoch = epoch_from_proto(state->join_epoch);
         member->join_seq = state->join_seq;
         member->joined_at_ms = state->joined_at_ms;
-        member->participant_version = max_u64(1, state->participant->version);
+        member->participant_version = version_to_go_on_with(shard, state);
     } else {
         member->join_epoch = room->epoch;
         member->join_seq = room->seq;

@@ -222,6 +222,25 @@ START_TEST(a_resume_from_another_gateway_takes_the_session_over)
 }
 END_TEST
 
+/* Its gateway hung, the shard died, and it came back through another gateway, which does not know the last version. */
+START_TEST(a_session_that_nobody_held_goes_on_above_its_old_versions)
+{
+    struct person ann = person_make("ann", "r", 0);
+    person_join(&fixture, &ann);
+    for (unsigned i = 0; i < 3; i++) {
+        ann.tracks = (i + 1) % 2;
+        ann.version++;
+        person_hold(&fixture, &ann, ATTACHED);
+    }
+    uint64_t old = person_hold(&fixture, &ann, ATTACHED)->participant_version;
+    ck_assert_uint_gt(old, 1);
+    fixture_close(&fixture);
+    fixture_open(&fixture, NULL);
+    ann.joined_at_ms -= 20;
+    ck_assert_uint_gt(person_resume(&fixture, &ann, 1, 1)->participant_version, old);
+}
+END_TEST
+
 START_TEST(a_repeat_from_a_replaced_connection_does_not_win_it_back)
 {
     struct person ann = person_make("ann", "r", 0);
@@ -723,6 +742,7 @@ int main(void)
     tcase_add_test(tests, windows_stretch_while_a_queue_of_returns_moves);
     tcase_add_test(tests, a_client_that_is_back_in_time_stays);
     tcase_add_test(tests, a_resume_from_another_gateway_takes_the_session_over);
+    tcase_add_test(tests, a_session_that_nobody_held_goes_on_above_its_old_versions);
     tcase_add_test(tests, a_repeat_from_a_replaced_connection_does_not_win_it_back);
     tcase_add_test(tests, a_token_is_superseded_once_a_newer_one_is_confirmed);
     tcase_add_test(tests, an_older_attempt_does_not_take_the_session_from_a_newer_one);
