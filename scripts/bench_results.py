@@ -50,7 +50,7 @@ def half_rate_figures(runs):
 
 def storm_figures(runs, main):
     """Against the bare connections of the same run: of full handshakes for the ramp, as nothing is cut before it."""
-    if main not in runs:
+    if main not in runs or "bare" not in runs:
         return []
     run, bare = runs[main], runs["bare"]
     pairs = [
