@@ -1,11 +1,11 @@
 """scripts/test placement: rooms that move and owners that die, under steady traffic on real processes, judged by the
 histories of the people in the rooms.
 
-    placement.py [CASE...]
+    placement.py [--rooms N] [CASE...]
 
 Each case prints its figures; the last line counts the cases.
 """
-import json
+import argparse
 import shutil
 import sys
 import time
@@ -18,19 +18,20 @@ from load import Swarm
 from measure import Recovery, latencies_ms, owners_at, pauses_ms, percentile
 from suite import ARTIFACTS
 
-ROOMS, ROOM_SIZE = 500, 4
+ROOM_SIZE = 4
 MESSAGES_PER_MIN = 60  # and participant: a message every 250 ms in a room of 4
 QUIET_S, AFTER_S = 4, 3
 MOVED_TIMEOUT_S = 60
-FEW_ROOMS = 150
+FEW_ROOMS = 150  # with three NATS servers
 
 
 class Stage:
     """A case's figures: what was done between the start of the traffic and its end, and what it did to the people."""
 
-    def __init__(self, name, fleet, figures, rooms=ROOMS):
+    def __init__(self, name, fleet, figures, few=False):
         self.name, self.fleet, self.figures = name, fleet, figures
-        self.swarm = Swarm(fleet, ARTIFACTS / f"placement-{name}", rooms * ROOM_SIZE, room_size=ROOM_SIZE,
+        self.rooms = min(FEW_ROOMS, fleet.rooms) if few else fleet.rooms
+        self.swarm = Swarm(fleet, ARTIFACTS / f"placement-{name}", self.rooms * ROOM_SIZE, room_size=ROOM_SIZE,
                            messages_per_min=MESSAGES_PER_MIN, mutes_per_min=1, join_rate=500, processes=1)
         self.ok = True
 
@@ -101,7 +102,7 @@ class Stage:
         self.add("moved", 100 * share, "percent", ">=", 100 * low)
         self.add("moved_at_most", 100 * share, "percent", "<=", 100 * high)
         self.add("steps", len(steps), "count", ">=", 2)
-        self.add("largest_step", 100 * max(map(len, steps.values()), default=0) / ROOMS, "percent")
+        self.add("largest_step", 100 * max(map(len, steps.values()), default=0) / self.rooms, "percent")
         self.add("pause_p50", percentile(moved, 50), "ms")
         self.add("pause_p99", percentile(moved, 99), "ms", "<=", 250)
         self.add("pause_worst", percentile(moved, 100), "ms")
@@ -125,7 +126,7 @@ def case_shard_joins(fleet, figures):
         wait_weights(fleet)
     owners = owners_at(stage.run, stage.end_us)
     rooms = {room for room, owner in owners.items() if owner not in stage.before.values()}
-    stage.moves(rooms, len(rooms) / ROOMS, 0.18, 0.32)
+    stage.moves(rooms, len(rooms) / stage.rooms, 0.18, 0.32)
     return stage.ok
 
 
@@ -180,7 +181,7 @@ def case_shard_frozen(fleet, figures):
 
 def lose_server(name, fleet, figures, choose, bound_s):
     wait_weights(fleet)
-    with Stage(name, fleet, figures, FEW_ROOMS) as stage:
+    with Stage(name, fleet, figures, few=True) as stage:
         server = choose()
         stage.begin(f"kill -9 of {server}")
         fleet.kill_all(server)
@@ -212,7 +213,7 @@ def case_nats_server_lost(fleet, figures):
 
 def case_nats_log_lost(fleet, figures):
     wait_weights(fleet)
-    with Stage("nats_log_lost", fleet, figures, FEW_ROOMS) as stage:
+    with Stage("nats_log_lost", fleet, figures, few=True) as stage:
         generation = fleet.view()["generation"]
         stage.begin("all NATS servers killed, their stores removed")
         fleet.kill_all(*fleet.nats_names)
@@ -235,7 +236,7 @@ def case_nats_log_lost(fleet, figures):
 def case_shard_partitioned(fleet, figures):
     """shard-1 lives in a network namespace of its own, whose only way to anywhere goes down."""
     wait_weights(fleet)
-    with Stage("shard_partitioned", fleet, figures, FEW_ROOMS) as stage:
+    with Stage("shard_partitioned", fleet, figures, few=True) as stage:
         stage.begin("the link of shard-1's namespace goes down")
         fleet.set_link("shard-1", "down")
         time.sleep(8)
@@ -259,19 +260,24 @@ def name_of(case):
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rooms", type=int, default=500)
+    parser.add_argument("cases", nargs="*")
+    args = parser.parse_args()
     known = [name_of(case) for _, cases in GROUPS for case in cases]
-    unknown = set(sys.argv[1:]) - set(known)
+    unknown = set(args.cases) - set(known)
     if unknown:
         sys.exit(f"there is no case {', '.join(sorted(unknown))}; there are: {' '.join(known)}")
     figures, passed, failed = Figures(), [], []
     for options, cases in GROUPS:
         fleet = None
         for case in cases:
-            if sys.argv[1:] and name_of(case) not in sys.argv[1:]:
+            if args.cases and name_of(case) not in args.cases:
                 continue
             began = time.monotonic()
             try:
                 fleet = fleet or Fleet(**options)
+                fleet.rooms = args.rooms
                 ok = case(fleet, figures)
             except Exception:
                 ok = False
