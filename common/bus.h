@@ -45,6 +45,13 @@ enum bus_drop {
     BUS_DROP_FENCED,
 };
 
+/* Something that this process's user must be able to do at the NATS servers, or must not. */
+struct bus_right {
+    enum { BUS_RIGHT_PUBLISH, BUS_RIGHT_SUBSCRIBE } kind;
+    const char *subject; /* one that nobody uses, covered by the permission in question */
+    bool needed;
+};
+
 struct bus_options {
     const char *const *servers; /* nats:// or tls:// URLs */
     size_t server_count;
@@ -56,8 +63,12 @@ struct bus_options {
     const char *const *subscriptions; /* static; up to BUS_SUBSCRIPTIONS_MAX; wildcards allowed */
     size_t subscription_count;
     /* may be covered by one of the subscriptions, not by two */
-    const char *echo_subject;    /* own inbox for the liveness echo and for no-responder replies; must be covered by
-                                    this process's publish and subscribe permissions */
+    const char *echo_subject; /* own inbox for the liveness echo and for no-responder replies; must be covered by
+                                 this process's publish and subscribe permissions */
+    /* Static. Looked at once, when the first connection has been made: BUS_REFUSED if a needed one is denied, a warning
+     * for others that are granted. */
+    const struct bus_right *rights;
+    size_t right_count;
     size_t outgoing_limit_bytes; /* default 64 MiB when 0 */
     size_t incoming_limit_bytes; /* default 64 MiB when 0 */
 };

@@ -1,6 +1,7 @@
 #include "common/bus_private.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/nats_rights.h"
 #include <stdlib.h>
 #include <time.h>
 
@@ -49,6 +50,23 @@ static void watch_locked(struct bus *bus)
     }
 }
 
+/* 0, or NATS_CONN_REFUSED if the user may too little. */
+static int check_rights(struct bus *bus, char ret_detail[NATS_DETAIL_MAX])
+{
+    char excess[NATS_RIGHTS_TEXT_MAX];
+    size_t count = bus->right_count;
+
+    bus->right_count = 0;
+    if (!nats_rights_check(&bus->options, bus->echo_subject, bus->rights, count, ret_detail, excess))
+        return NATS_CONN_REFUSED;
+    if (excess[0] != '\0' && bus->has_user)
+        log_warn("nats_permissions_too_large", log_str("granted", excess),
+                 log_str("action", "give this program the user of its role, as deploy/nats/roles.conf has it"));
+    else if (excess[0] != '\0')
+        log_info("nats_without_users", log_str("reason", "whoever reaches the NATS servers may do everything there"));
+    return 0;
+}
+
 /* Called with the lock held; lets go of it while it blocks. */
 static void connect_locked(struct bus *bus)
 {
@@ -59,6 +77,8 @@ static void connect_locked(struct bus *bus)
     pthread_mutex_unlock(&bus->lock);
     const char *server = nats_options_next_server(&bus->options);
     int error = nats_conn_open(&bus->options, &conn, detail);
+    if (!error && bus->right_count > 0 && (error = check_rights(bus, detail)) != 0)
+        nats_conn_free(&conn);
     if (error)
         log_warn("bus_connect_failed", log_str("server", server), log_str("error", detail));
     pthread_mutex_lock(&bus->lock);

@@ -183,6 +183,9 @@ struct bus *bus_open(struct loop *loop, const struct bus_options *options, const
         bus->subscriptions[i] = mem_strdup(options->subscriptions[i]);
     bus->subscription_count = options->subscription_count;
     bus->echo_subject = mem_strdup(options->echo_subject);
+    bus->rights = options->rights;
+    bus->right_count = options->right_count;
+    bus->has_user = options->user != NULL || options->nkey_seed_file != NULL || options->tls_cert_file != NULL;
     bus->outgoing_limit_bytes = options->outgoing_limit_bytes ? options->outgoing_limit_bytes : LIMIT_DEFAULT_BYTES;
     bus->incoming_limit_bytes = options->incoming_limit_bytes ? options->incoming_limit_bytes : LIMIT_DEFAULT_BYTES;
     init_lists_and_locks(bus);

@@ -55,6 +55,9 @@ struct bus {
     char *subscriptions[BUS_SUBSCRIPTIONS_MAX];
     size_t subscription_count;
     char *echo_subject;
+    const struct bus_right *rights; /* not looked at yet; the connector's */
+    size_t right_count;
+    bool has_user; /* credentials of some kind are configured */
     size_t outgoing_limit_bytes, incoming_limit_bytes;
     int wake_fd;
     bool started;

@@ -31,7 +31,7 @@ struct node {
 
     int64_t opened_ms;
     bool bus_up;
-    bool was_up; /* a refusal after that is the server's trouble, which somebody may mend */
+    bool was_active; /* a refusal after that is the server's trouble, which somebody may mend */
     char server_id[SERVER_ID_MAX];
     uint64_t beat;
     char name[NODE_ID_MAX + 32];
@@ -263,6 +263,7 @@ static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
 {
     struct node *node = ctx;
     log_info("membership", log_str("state", membership_state_name(state)));
+    node->was_active |= state == MEMBERSHIP_ACTIVE;
     node->handlers.state(node->ctx, state, now_ms);
 }
 
@@ -431,11 +432,10 @@ static void on_bus_state(void *ctx, enum bus_state state, const char *server_id,
     struct node *node = ctx;
     bool up = state == BUS_UP;
     snprintf(node->server_id, sizeof node->server_id, "%s", up && server_id != NULL ? server_id : "");
-    if (state == BUS_REFUSED && !node->was_up) {
+    if (state == BUS_REFUSED && !node->was_active) {
         node->handlers.fatal(node->ctx, detail);
         return;
     }
-    node->was_up |= up;
     if (up)
         log_info("bus_up", log_str("server", server_id), log_str("detail", detail));
     else
@@ -456,6 +456,24 @@ static char *add_subject(struct node *node)
     node->subscriptions[node->subscription_count++] = subject;
     return subject;
 }
+
+/* What deploy/nats/roles.conf grants to a role, in subjects that nobody uses, and what it must not; heartbeats and the
+ * view log show at once what is missing for them. */
+static const struct bus_right gateway_rights[] = {
+    {BUS_RIGHT_PUBLISH, "sbx.shard.permission-probe.0", true},
+    {BUS_RIGHT_PUBLISH, "sbx.tool.permission-probe", true},
+    {BUS_RIGHT_SUBSCRIBE, "sbx.hb.permission-probe", false},
+    {BUS_RIGHT_PUBLISH, "sbx.gw.permission-probe.0.in", false},
+    {BUS_RIGHT_PUBLISH, "$JS.API.STREAM.DELETE.PERMISSION_PROBE", false},
+};
+static const struct bus_right shard_rights[] = {
+    {BUS_RIGHT_PUBLISH, "sbx.shard.permission-probe.0", true},
+    {BUS_RIGHT_PUBLISH, "sbx.gw.permission-probe.0.in", true},
+    {BUS_RIGHT_PUBLISH, "sbx.tool.permission-probe", true},
+    {BUS_RIGHT_SUBSCRIBE, "sbx.gw.permission-probe.0.in", false},
+    {BUS_RIGHT_PUBLISH, "sbx.admin.gw.permission-probe", false},
+    {BUS_RIGHT_PUBLISH, "$JS.API.STREAM.DELETE.PERMISSION_PROBE", false},
+};
 
 static void choose_subjects(struct node *node)
 {
@@ -512,6 +530,9 @@ struct node *node_open(struct loop *loop, const struct node_options *options, co
     bus.subscriptions = node->subscriptions;
     bus.subscription_count = node->subscription_count;
     bus.echo_subject = node->echo;
+    bus.rights = options->self.kind == NODE_SHARD ? shard_rights : gateway_rights;
+    bus.right_count = options->self.kind == NODE_SHARD ? sizeof shard_rights / sizeof shard_rights[0]
+                                                       : sizeof gateway_rights / sizeof gateway_rights[0];
     static const struct bus_handlers bus_handlers = {
         .message = on_bus_message, .unreachable = on_bus_unreachable, .state = on_bus_state};
     node->viewlog = viewlog_open(loop, &bus, options->stream_replicas);

@@ -97,7 +97,46 @@ class NatsTest(unittest.TestCase):
             member = self.start(cluster.Member, kind, 1, [f"nats://127.0.0.1:{nats.port}"], user=user)
             member.process.wait(cluster.TIMEOUT_S)
             self.assertNotEqual(member.process.returncode, 0)
-            self.assertRegex(member.log(), "Permissions Violation")
+            self.assertRegex(member.log(), "cannot_start.*Permissions Violation")
+
+    def start_with_roles(self, change):
+        """One server with deploy/nats/roles.conf, changed."""
+        for name in ("single.conf", "roles.conf"):
+            text = (cluster.NATS_CONFIGS / name).read_text()
+            (self.directory / name).write_text(change(text) if name == "roles.conf" else text)
+        nats = self.start(cluster.NatsServer, self.directory / "single.conf")
+        nats.wait_ready()
+        return [f"nats://127.0.0.1:{nats.port}"]
+
+    def test_permissions_that_are_too_small_end_it_at_once(self):
+        for kind, missing in (("shard", "sbx.gw.*.*.>"), ("gateway", "sbx.tool.*"), ("gateway", "sbx.hb.gw.*"),
+                              ("shard", "sbx.hb.shard.*"), ("gateway", "sbx.shard.*.*")):
+            def without(text):
+                """The role's list without one subject."""
+                before, user, after = text.partition(f"user: {kind}\n")
+                self.assertIn(f'"{missing}"\n', after)
+                return before + user + after.replace(f'"{missing}"\n', "\n", 1)
+            with self.subTest(kind=kind, missing=missing):
+                member = self.start(cluster.Member, kind, 1, self.start_with_roles(without))
+                self.assertEqual(member.process.wait(cluster.TIMEOUT_S), 1, member.log())
+                self.assertRegex(member.log(), r"cannot_start.*Permissions Violation")
+
+    def test_permissions_that_are_too_large_are_warned_of(self):
+        servers = self.start_with_roles(lambda text: text.replace('"sbx.tool.*"\n', '"sbx.>"\n').replace(
+            '"sbx.view", "_INBOX.>"', '">"'))
+        shard, gateway = self.start(cluster.Member, "shard", 1, servers), self.start(cluster.Member, "gateway", 1, servers)
+        for member in (shard, gateway):
+            member.wait_ready()
+            self.assertIn("WARN nats_permissions_too_large", member.log())
+        self.assertIn("publish sbx.gw.permission-probe.0.in", gateway.log())
+        self.assertIn("subscribe sbx.hb.permission-probe", gateway.log())
+        self.assertIn("publish sbx.admin.gw.permission-probe", shard.log())
+        self.assertNotIn("PERMISSION_PROBE", shard.log())  # which it may not, as before
+
+    def test_right_permissions_are_not_warned_of(self):
+        nats = self.start_single()
+        for member in sum(self.start_members([f"nats://127.0.0.1:{nats.port}"]), []):
+            self.assertNotIn("nats_permissions_too_large", member.log())
 
     def test_roles_forbid(self):
         nats = self.start_single()
