@@ -28,7 +28,7 @@
 #include <stdint.h>
 
 enum {
-    LINK_SCHEMA_VERSION = 1,
+    LINK_SCHEMA_VERSION = 1 + SBX_SCHEMA_RAISE,
     LINK_ENVELOPE_MAX = 256 * 1024,
     LINK_PENDING_MAX = 16 * 1024 * 1024,
     LINK_HELD_MAX = 4 * 1024 * 1024,

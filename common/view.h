@@ -40,7 +40,7 @@ struct view {
 };
 
 enum { VIEW_SHARDS_MAX = 1024, VIEW_GATEWAYS_MAX = 4096 };
-enum { VIEW_SCHEMA_VERSION = 1 };
+enum { VIEW_SCHEMA_VERSION = 1 + SBX_SCHEMA_RAISE };
 
 struct payload;
 
