@@ -113,9 +113,9 @@ class Engine:
 
 
 def compose_commands(engine):
-    """Every Compose that is installed, as command and version: 1.29 and 2 are both supported."""
+    """Every Compose that is installed, as command and version: 1.29 and 2 are both supported. The tests use the first."""
     found = []
-    for command in (["docker", "compose"], ["docker-compose"]):
+    for command in (["docker-compose"], ["docker", "compose"]):
         status, output = run(*command, "version", "--short", check=False, env=engine.environment) \
             if shutil.which(command[0]) else (1, "")
         if status == 0:

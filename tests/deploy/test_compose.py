@@ -6,6 +6,7 @@ replaced by tests/deploy/compose/Dockerfile; Grafana's is left out, because Debi
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ import engine as engines
 import nats_cluster as cluster
 
 COMPOSE = chart.ROOT / "deploy" / "compose"
+GUIDE = chart.ROOT / "docs" / "OPERATIONS.md"
 SERVICES = ("nats", "shard", "gateway", "balancer", "turn", "prometheus")  # all but grafana
 TEST_IMAGE = "signalbox-test-services"
 TIER_SIZE, TIER_SIZE_LARGE = 2, 4
@@ -307,6 +309,28 @@ class ComposeTest(unittest.TestCase):
                          "python3 tests/deploy/chart_tools.py writes it anew")
         self.assertNotIn("SignalboxAbsent", {rule["name"] for group in self.get("rules")["groups"]
                                              for rule in group["rules"] if rule["state"] == "firing"})
+
+    # --- as the guide has it --------------------------------------------------------------------------------------------
+
+    def test_5_every_command_of_the_guide_works_as_printed(self):
+        """In the order of docs/OPERATIONS.md; settings come from the environment in the place of .env."""
+        self.wait_view(TIER_SIZE, TIER_SIZE)
+        blocks = re.findall(r"^```sh\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+        self.assertGreater(len(blocks), 20)
+        environment = {**self.settings, **self.environment}
+        prefix = "" if self.compose_command == ["docker-compose"] else 'docker-compose() { docker compose "$@"; }\n'
+        for block in blocks:
+            status, output = engines.run("bash", "-euo", "pipefail", "-c", prefix + block, check=False, cwd=COMPOSE, env=environment)
+            self.assertEqual(status, 0, f"{block}\n{output}")
+            last = block.strip().splitlines()[-1]
+            if "rate(" not in last and "ALERTS" not in last:
+                self.assertTrue(output.strip(), f"{block}\nsays nothing")
+        self.wait_view(2, 3)
+
+    def test_5_the_guide_has_a_runbook_for_each_alert(self):
+        alerts = {rule["alert"] for group in chart.yaml.safe_load((COMPOSE / "prometheus" / "alerts.yml").read_text())["groups"]
+                  for rule in group["rules"]}
+        self.assertEqual(alerts, set(re.findall(r"^### (Signalbox\w+)", GUIDE.read_text(), re.MULTILINE)))
 
 
 if __name__ == "__main__":
