@@ -125,6 +125,7 @@ class Member(Process):
                 client = {{ listen = "127.0.0.1:{self.client_port}"; }};
                 tls = {{ enabled = {"true" if certificates else "false"}; {tls} }};
                 keys = ( {{ key = "{API_KEY}"; secret = "{API_SECRET}"; }} );
+                drain = {{ spread_ms = 1000; deadline_ms = 6000; }};
             """
         path = directory / f"{name}.conf"
         path.write_text(config)
