@@ -196,6 +196,13 @@ class ComposeTest(unittest.TestCase):
         status, _ = self.engine.docker("run", "--rm", "signalbox-test", "sh", "-c", "true", check=False)
         self.assertNotEqual(status, 0)
 
+    def test_1_stopping_waits_for_the_drain(self):
+        for tier, key in (("gateway", "deadline_ms"), ("shard", "drain_deadline_ms")):
+            defaults = self.engine.docker("run", "--rm", "signalbox-test", f"signalbox-{tier}", "--print-config")
+            deadline_s = int(re.search(rf"^ *{key} = (\d+)", defaults, re.MULTILINE)[1]) / 1000
+            for container in self.containers(tier):
+                self.assertGreater(container["Config"]["StopTimeout"], deadline_s + 5, tier)
+
     def test_1_a_health_check_can_fail(self):
         gateway = self.containers("gateway")[0]["Id"]
         status, output = self.engine.docker("exec", gateway, "signalboxctl", "health", "127.0.0.1:9600", check=False)
