@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <dirent.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -241,6 +242,17 @@ static double read_cpu_s(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
+static double read_heap_used_bytes(void)
+{
+    struct mallinfo2 heap = mallinfo2();
+    return (double)heap.uordblks + (double)heap.hblkhd;
+}
+
+static double read_heap_free_bytes(void)
+{
+    return (double)mallinfo2().fordblks;
+}
+
 static const struct {
     const char *name;
     enum metric_type type;
@@ -248,6 +260,9 @@ static const struct {
     const char *help;
 } process_metrics[] = {
     {"process_resident_memory_bytes", METRIC_GAUGE, read_resident_bytes, "Resident memory"},
+    {"signalbox_heap_used_bytes", METRIC_GAUGE, read_heap_used_bytes, "Memory that the program has allocated"},
+    {"signalbox_heap_free_bytes", METRIC_GAUGE, read_heap_free_bytes,
+     "Memory that was freed and that the allocator keeps, resident or not"},
     {"process_open_fds", METRIC_GAUGE, read_open_fds, "Open file descriptors"},
     {"process_max_fds", METRIC_GAUGE, read_max_fds, "Most file descriptors that may be open (the soft limit)"},
     {"process_start_time_seconds", METRIC_GAUGE, read_start_time_s, "Start of the process, in seconds since 1970"},
