@@ -6,7 +6,17 @@
 #include <string.h>
 #include <uthash.h>
 
-enum { CONCURS_MAX = 64, SERVER_ID_MAX = 64, GATHER_MS = 300, VIEWS_MAX = 64, STARTERS_MAX = 32 };
+enum {
+    CONCURS_MAX = 64,
+    SERVER_ID_MAX = 64,
+    GATHER_MS = 300,
+    VIEWS_MAX = 64,
+    STARTERS_MAX = 32,
+    OFFSET_AGE_MS = 30000
+};
+
+/* Of what was never heard. */
+static const int64_t never_ms = INT64_MIN / 2;
 
 /* Somebody concurs in the removal of `accused`, and has been saying so since `since_ms` (as heard here). */
 struct concurrence {
@@ -17,7 +27,9 @@ struct concurrence {
 struct peer {
     struct node_address address;
     int64_t heard_ms;
-    int64_t beat_ms;   /* its last heartbeat, which also says whom it accuses: only these count for the fence */
+    int64_t beat_ms;      /* when its last heartbeat was sent, which also says whom it accuses: counts for the fence */
+    int64_t offset_ms[2]; /* the least by which this clock was ahead of its own, lately and before; see age_of() */
+    int64_t offset_since_ms;
     int64_t credit_ms; /* by which this process's own loop was late since */
     int64_t gone_ms;   /* 503, since it was last heard; 0: none */
     int64_t proved_ms; /* when an entry that it appended was learned of: it may act on that without a connection */
@@ -83,6 +95,15 @@ static struct peer *find(const struct detector *detector, uint64_t incarnation)
     return peer;
 }
 
+/* When a process that was not in the view yet was last heard. It has not accused anybody before it was. */
+static int64_t starter_beat_ms(const struct detector *detector, uint64_t incarnation)
+{
+    for (size_t i = 0; i < STARTERS_MAX; i++)
+        if (detector->starters[i].address.incarnation == incarnation)
+            return detector->starters[i].heard_ms;
+    return never_ms;
+}
+
 static void list_peer(struct detector *detector, enum node_kind kind, const struct view_node *node, int64_t now_ms)
 {
     struct peer *peer = find(detector, node->incarnation);
@@ -93,7 +114,8 @@ static void list_peer(struct detector *detector, enum node_kind kind, const stru
         peer->address.kind = kind;
         peer->address.incarnation = node->incarnation;
         snprintf(peer->address.id, sizeof peer->address.id, "%s", node->id);
-        peer->heard_ms = peer->beat_ms = now_ms;
+        peer->heard_ms = now_ms;
+        peer->beat_ms = starter_beat_ms(detector, node->incarnation);
         HASH_ADD(hh, detector->peers, address.incarnation, sizeof peer->address.incarnation, peer);
     }
     peer->listed = true;
@@ -172,6 +194,25 @@ static void note_starter(struct detector *detector, const Signalbox__Cluster__V1
     snprintf(starter->address.id, sizeof starter->address.id, "%s", heartbeat->node);
 }
 
+/* For how long a heartbeat has been under way, beyond what the fastest one of the last half minute or so took: it may
+ * have waited in a server that stood still, or in the buffers of this process while it was asleep, and says nothing of
+ * what its sender has done since. */
+static int64_t age_of(struct peer *peer, int64_t sent_ms, int64_t now_ms)
+{
+    int64_t offset_ms = now_ms - sent_ms;
+    if (sent_ms == 0)
+        return 0; /* of an earlier version */
+    if (peer->offset_since_ms == 0 || now_ms - peer->offset_since_ms >= OFFSET_AGE_MS) {
+        peer->offset_ms[1] = peer->offset_since_ms == 0 ? offset_ms : peer->offset_ms[0];
+        peer->offset_ms[0] = offset_ms;
+        peer->offset_since_ms = now_ms;
+    }
+    if (offset_ms < peer->offset_ms[0])
+        peer->offset_ms[0] = offset_ms;
+    int64_t least_ms = peer->offset_ms[0] < peer->offset_ms[1] ? peer->offset_ms[0] : peer->offset_ms[1];
+    return offset_ms > least_ms ? offset_ms - least_ms : 0;
+}
+
 void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms)
 {
     struct peer *peer = find(detector, heartbeat->incarnation);
@@ -179,7 +220,8 @@ void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1_
         note_starter(detector, heartbeat, now_ms);
         return;
     }
-    peer->heard_ms = peer->beat_ms = now_ms;
+    peer->heard_ms = now_ms;
+    peer->beat_ms = now_ms - age_of(peer, heartbeat->sent_ms, now_ms);
     peer->credit_ms = 0;
     peer->gone_ms = 0;
     peer->idle = heartbeat->load != NULL && heartbeat->load->rooms == 0;

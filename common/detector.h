@@ -11,8 +11,9 @@
  * `patience_ms`: their server may be what died.
  *
  * Fence. A shard may act while, within `fence_ms`, it has heard more than half of the shards and more than half of all
- * processes of its view, itself included, none of them concurring in its removal; or while an append that lists it was
- * acknowledged within `fence_ms`. Once neither holds, it suspends itself until such an append.
+ * processes of its view, itself included (a heartbeat counts from when it was sent), none of them concurring in its
+ * removal; or while an append that lists it was acknowledged within `fence_ms`. Once neither holds, it suspends itself
+ * until such an append.
  *
  * A process whose own loop was late by d extends every silence by d, so that a busy machine evicts nobody.
  *
@@ -42,7 +43,8 @@ struct detector;
 struct detector *detector_new(const struct node_address *self, const struct detector_times *times, int64_t now_ms);
 void detector_free(struct detector **detector);
 
-/* A newer view; processes that are new in it count as heard now. Keeps a reference. */
+/* A newer view. Processes that are new in it are not accused as if they had been silent; for the fence they count once
+ * they have been heard. Keeps a reference. */
 void detector_view(struct detector *detector, struct view *view, int64_t now_ms);
 void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms);
 /* Nobody subscribes to the inbox of this process. */

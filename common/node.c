@@ -219,6 +219,7 @@ static void on_heartbeat(void *ctx)
     beat.concurs = concur_list;
     beat.nats_server = node->server_id;
     beat.beat = ++node->beat;
+    beat.sent_ms = loop_now_ms(node->loop);
     beat.load = &load;
     beat.joining = membership_state(node->membership) < MEMBERSHIP_ACTIVE;
     beat.leaving = membership_state(node->membership) == MEMBERSHIP_LEAVING;

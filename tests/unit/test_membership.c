@@ -959,6 +959,61 @@ START_TEST(who_hears_itself_accused_may_not_act)
 }
 END_TEST
 
+static void hear_sent(const char *id, int64_t sent_ms)
+{
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    number.generation = membership_view(membership)->number.generation;
+    number.seq = membership_view(membership)->number.seq;
+    beat.node = (char *)id;
+    beat.incarnation = (uint64_t)id[0];
+    beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
+    beat.view = beat.settled = &number;
+    beat.sent_ms = sent_ms;
+    membership_heartbeat(membership, &beat, now_ms);
+}
+
+/* What waited in a server that stood still proved a majority that had long removed it. */
+START_TEST(a_heartbeat_counts_from_when_it_was_sent)
+{
+    const int64_t ahead_ms = 700000; /* of the others' clocks */
+    join_and_hear_both();
+    for (unsigned i = 0; i < 40; i++) {
+        pass(50);
+        hear_sent("a", now_ms + ahead_ms);
+        hear_sent("b", now_ms + ahead_ms);
+    }
+    ck_assert(membership_may_act(membership, now_ms));
+    int64_t last_ms = now_ms;
+    while (membership_may_act(membership, now_ms) && now_ms < last_ms + 5000) {
+        pass(50);
+        hear_sent("a", last_ms + ahead_ms + 1);
+        hear_sent("b", last_ms + ahead_ms + 1);
+    }
+    ck_assert_int_ge(now_ms - last_ms, membership_default_times.detector.fence_ms);
+    ck_assert_int_le(now_ms - last_ms, membership_default_times.detector.fence_ms + 100);
+}
+END_TEST
+
+/* It counted from the view on that listed it, which may itself have come late. */
+START_TEST(whoever_was_never_heard_is_no_part_of_a_majority)
+{
+    join_and_hear_both();
+    mark_self();
+    reads_answered = reads;
+    pass_heard(2000, true); /* beyond what the join's own append proves */
+    ck_assert(membership_may_act(membership, now_ms));
+    struct view *view = view_copy(membership_view(membership));
+    view->number.seq++;
+    for (char c = 'c'; c <= 'f'; c++) {
+        struct view_node node = {.id = {c}, .incarnation = (uint64_t)c, .weight = 1, .full_weight = 1};
+        view_put_shard(view, &node);
+    }
+    learn(view); /* 7 shards, of which 3 have been heard */
+    ck_assert(!membership_may_act(membership, now_ms));
+}
+END_TEST
+
 START_TEST(the_times_are_checked_against_each_other)
 {
     struct membership_times times = membership_default_times;
@@ -1021,6 +1076,8 @@ int main(void)
     tcase_add_test(tcase, who_hears_too_few_may_not_act_until_an_append_lists_it);
     tcase_add_test(tcase, who_was_asleep_may_not_act);
     tcase_add_test(tcase, who_hears_itself_accused_may_not_act);
+    tcase_add_test(tcase, a_heartbeat_counts_from_when_it_was_sent);
+    tcase_add_test(tcase, whoever_was_never_heard_is_no_part_of_a_majority);
     tcase_add_test(tcase, the_times_are_checked_against_each_other);
     suite_add_tcase(suite, tcase);
 
