@@ -15,7 +15,9 @@ enum {
     INPUT_STEP_BYTES = 4096, /* after which it is looked whether the answers still fit */
     CLOSE_TIMEOUT_MS = 2000,
     LINGER_MS = 500,
-    CROWD_PORTION = 32, /* connections; about half a millisecond */
+    PROBES = 2,
+    PROBED_INTERVALS = 3, /* of silence, before a client that the kernel reaches is sent a ping all the same */
+    CROWD_PORTION = 32,   /* connections; about half a millisecond */
 };
 
 /* Pings and pongs of the client's: an honest one sends a few a minute. */
@@ -531,6 +533,22 @@ static bool is_delivered(const struct conn *conn)
            info.tcpi_unacked == 0;
 }
 
+/* Lets the kernel look whether an idle client can be reached, in the time of a ping, while the programs of both ends
+ * sleep on. It probes nothing while data is on its way, and behind a proxy it would find the proxy. */
+static bool probe_by_kernel(const struct conn *conn)
+{
+    const struct front_options *options = &conn->front->options;
+    int on = 1, count = PROBES, idle_s = (int)options->ping_interval_ms / 1000;
+    int interval_s = (int)options->ping_timeout_ms / 1000 / PROBES;
+    int fd = h2o_socket_get_fd(conn->sock);
+
+    return idle_s > 0 && interval_s > 0 && !conn->exempt && !options->proxy_protocol &&
+           setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) == 0 &&
+           setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s) == 0 &&
+           setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count) == 0 &&
+           setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) == 0;
+}
+
 /* Waits longest for the last of the messages that it could have been about, so that a busy client costs no pings. */
 static void keep_alive(struct conn *conn)
 {
@@ -548,6 +566,9 @@ static void keep_alive(struct conn *conn)
             close_with(conn, CLOSE_PING_TIMEOUT, "no answer to a ping", CAUSE_PING_TIMEOUT);
     } else if (silent_ms < options->ping_interval_ms) {
         conn_set_timer(conn, options->ping_interval_ms - silent_ms);
+    } else if (conn->probed && silent_ms < PROBED_INTERVALS * (int64_t)options->ping_interval_ms &&
+               is_delivered(conn)) {
+        conn_set_timer(conn, options->ping_interval_ms);
     } else {
         conn->ping_sent = conn->ping_due = true;
         mark_dirty(conn);
@@ -577,6 +598,7 @@ void conn_open(struct conn *conn, enum encoding encoding, struct jwt_claims *tak
     conn->phase = CONN_OPEN;
     conn->encoding = encoding;
     conn->alive_ms = now_ms(conn);
+    conn->probed = probe_by_kernel(conn);
     conn->client = NULL;
     ws_parser_init(&conn->parser, front->options.message_bytes);
     bucket_init(&conn->control_budget, &control_limit, now_ms(conn));

@@ -81,6 +81,7 @@ struct conn {
     bool exempt;        /* the peer is a trusted proxy, whose clients are counted one by one */
     bool paused;        /* not reading, because too much waits to be written */
     bool requested : 1; /* a request has been routed */
+    bool probed : 1;    /* the kernel looks whether it can be reached */
     bool ping_sent : 1, ping_due : 1, clean : 1, failed : 1, peer_closed : 1, close_sent : 1;
 
     struct list dirty; /* front->dirty or front->crowded */

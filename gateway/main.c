@@ -103,7 +103,9 @@ static const struct config_key table[] = {
      .min = 500,
      .max = 600000,
      .unit = "ms",
-     .help = "A client that has been silent for so long is sent a WebSocket ping."},
+     .help =
+         "A client that has been silent for so long is sent a WebSocket ping; where no proxy is declared, the kernel "
+         "probes it (TCP keepalive) and the ping waits for three times as long."},
     {.name = "client.ping_timeout_ms",
      .type = CONFIG_INT,
      .offset = AT(ping_timeout_ms),

@@ -1,4 +1,5 @@
 /* WebSockets over real sockets: messages, queues, pings, closing. */
+#include "common/clock.h"
 #include "front_fixture.h"
 #include <unistd.h>
 
@@ -168,6 +169,26 @@ START_TEST(silence_ends_a_connection)
 }
 END_TEST
 
+/* The kernel can reach it: its program is left alone for three intervals. */
+static void script_probed(void)
+{
+    struct ws_client *client = join(JSON);
+    int64_t begun_ms = clock_mono_ms();
+    ws_client_send(client, PONG, "", 0);
+    expect(client, PING, "");
+    ck_assert_int_ge(clock_mono_ms() - begun_ms, 2900);
+    leave(client);
+}
+
+START_TEST(an_idle_client_that_the_kernel_reaches_is_seldom_pinged)
+{
+    options.ping_interval_ms = 1000;
+    options.ping_timeout_ms = 2000;
+    run(script_probed);
+    ck_assert_uint_eq(recorded.gone_clean, 1);
+}
+END_TEST
+
 /* Its system has confirmed the ping: it can be reached, it is only slow. */
 static void script_slow_answer(void)
 {
@@ -281,6 +302,7 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, violations_fail_the_connection);
     tcase_add_test(tcase, pings_are_answered_within_a_budget);
     tcase_add_test(tcase, silence_ends_a_connection);
+    tcase_add_test(tcase, an_idle_client_that_the_kernel_reaches_is_seldom_pinged);
     tcase_add_test(tcase, an_answer_may_be_late_where_the_ping_has_arrived);
     tcase_add_test(tcase, membership_overflow_is_told);
     tcase_add_test(tcase, what_must_not_drop_closes_as_slow);
