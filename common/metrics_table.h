@@ -126,8 +126,8 @@ METRIC(M_CLIENT_SOCKETS, TIER_GATEWAY, METRIC_GAUGE, "signalbox_client_sockets",
 METRIC(M_ACCEPTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_accepts_total", "outcome",
        "accepted,address_connections,address_rate",
        "Connections accepted, or refused because of their address's limits")
-METRIC(M_ACCEPT_PAUSES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_accept_pauses_total", "reason", "full,no_descriptors",
-       "Times that the gateway stopped accepting for a moment")
+METRIC(M_ACCEPT_PAUSES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_accept_pauses_total", "reason",
+       "full,no_descriptors,paced", "Times that the gateway stopped accepting for a moment")
 METRIC(M_PROXY_HEADERS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_proxy_headers_total", "outcome",
        "ok,malformed,untrusted,timeout,lost", "PROXY protocol headers at the start of connections")
 METRIC(M_TLS_HANDSHAKES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_tls_handshakes_total", "outcome",
@@ -184,6 +184,8 @@ METRIC(M_CLIENTS_ENDED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_clients_ended_t
        "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_"
        "gone",
        "Connections that the gateway has closed, by the reason given to the client")
+METRIC(M_JOINS_DEFERRED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_joins_deferred_total", "reason", "connections,rate",
+       "Joins told to come later, because what is left of connections or handshakes is kept for those who resume")
 METRIC(M_DRAINED_CLIENTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_drained_clients_total", "how", "told,closed",
        "Clients that a drain sent away: told to resume elsewhere, or closed because they did not go in time or had "
        "nowhere "

@@ -35,6 +35,7 @@ struct front {
     unsigned port;
     struct timer resume_accept;
     size_t sockets_max;
+    struct bucket accept_rate;
 
     SSL_CTX *tls; /* NULL in plain mode */
     h2o_globalconf_t config;

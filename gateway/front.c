@@ -20,6 +20,7 @@ enum {
     SOCKET_BUFFER_BYTES = 65536, /* each way; what one client can make the kernel hold */
     SPARE_DESCRIPTORS = 64,      /* for the bus, files, logs and the operator's listener */
     ACCEPT_BATCH = 16,
+    ACCEPT_BURST_DIVISOR = 10, /* of the rate: how many may come at once */
     ACCEPT_PAUSE_MS = 100,
     BODY_MAX_BYTES = 16384, /* a token */
     REQUEST_TIMEOUT_MS = 10000,
@@ -28,7 +29,7 @@ enum {
     CLOSE_PATIENCE_MS = 1000,
 };
 
-enum { PAUSE_FULL, PAUSE_NO_DESCRIPTORS };
+enum { PAUSE_FULL, PAUSE_NO_DESCRIPTORS, PAUSE_PACED };
 
 static void pause_accepting(struct front *front, unsigned reason, const char *text)
 {
@@ -36,6 +37,26 @@ static void pause_accepting(struct front *front, unsigned reason, const char *te
     metric_add_at(M_ACCEPT_PAUSES, reason, 1);
     h2o_socket_read_stop(front->listener);
     timer_set(loop_timers(front->loop), &front->resume_accept, loop_now_ms(front->loop) + ACCEPT_PAUSE_MS);
+}
+
+static struct bucket_limit accept_limit(const struct front *front)
+{
+    uint32_t rate = (uint32_t)front->options.handshakes_per_s;
+    return (struct bucket_limit){.rate_per_s = rate, .burst = rate / ACCEPT_BURST_DIVISOR + ACCEPT_BATCH};
+}
+
+/* A storm waits in the kernel's queue, where a connection costs nothing, instead of in handshakes that all time out. */
+static bool within_pace(struct front *front)
+{
+    struct bucket_limit limit = accept_limit(front);
+    int64_t now_ms = loop_now_ms(front->loop);
+    uint32_t wait_ms = limit.rate_per_s > 0 ? bucket_wait_ms(&front->accept_rate, &limit, 1, now_ms) : 0;
+    if (wait_ms == 0)
+        return true;
+    metric_add_at(M_ACCEPT_PAUSES, PAUSE_PACED, 1);
+    h2o_socket_read_stop(front->listener);
+    timer_set(loop_timers(front->loop), &front->resume_accept, now_ms + wait_ms);
+    return false;
 }
 
 static void on_connection(h2o_socket_t *listener, const char *err)
@@ -47,8 +68,13 @@ static void on_connection(h2o_socket_t *listener, const char *err)
             pause_accepting(front, PAUSE_FULL, "as many connections as allowed");
             return;
         }
+        if (!within_pace(front))
+            return;
         h2o_socket_t *sock = h2o_evloop_socket_accept(listener);
         if (sock != NULL) {
+            struct bucket_limit limit = accept_limit(front);
+            if (limit.rate_per_s > 0)
+                bucket_force(&front->accept_rate, &limit, 1, loop_now_ms(front->loop));
             conn_accept(front, sock);
             continue;
         }
@@ -137,7 +163,8 @@ static int set_up(struct front *front, const struct front_options *options, char
     if (options->tls) {
         const struct tls_options tls_options = {.certificate_file = options->certificate_file,
                                                 .key_file = options->key_file,
-                                                .ticket_secret = options->ticket_secret};
+                                                .ticket_secret = options->ticket_secret,
+                                                .previous_ticket_secret = options->previous_ticket_secret};
         tls = tls_context_new(&tls_options, error, error_size);
         if (tls == NULL) {
             free(trusted.blocks);
@@ -201,6 +228,8 @@ struct front *front_open(struct loop *loop, const struct front_options *options,
     give_back_init(&front->give_back, loop_timers(loop));
     arena_init(&front->arena, ARENA_FACTOR * (size_t)options->message_bytes);
     front->sockets_max = sockets_max(options->max_connections);
+    struct bucket_limit pace = accept_limit(front);
+    bucket_init(&front->accept_rate, &pace, loop_now_ms(loop));
     front->peers = peers_new(front->sockets_max);
     set_up_http(front);
 
@@ -268,6 +297,11 @@ void front_close(struct front **front_ptr)
 unsigned front_port(const struct front *front)
 {
     return front->port;
+}
+
+size_t front_connections_max(const struct front *front)
+{
+    return front->sockets_max;
 }
 
 size_t front_connections(const struct front *front)

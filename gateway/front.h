@@ -37,12 +37,14 @@ struct front_options {
     const char *web_root; /* NULL: no files */
     bool tls;
     const char *certificate_file, *key_file;
-    const char *ticket_secret; /* shared by all gateways; NULL: each has its own TLS session tickets */
+    const char *ticket_secret;          /* shared by all gateways; NULL: each has its own TLS session tickets */
+    const char *previous_ticket_secret; /* whose tickets are still good; NULL: none */
     const struct config_strings *allowed_origins;
     bool proxy_protocol; /* every connection begins with a PROXY header (v2), from trusted_proxies alone */
     const struct config_strings *trusted_proxies; /* CIDRs whose PROXY header or forwarding header counts */
     enum forwarded_form forwarded_form;           /* which header those proxies write */
     int64_t max_connections;                      /* cut to what the descriptor limit allows */
+    int64_t handshakes_per_s;                     /* accepted at most; 0 = unlimited */
     int64_t handshakes_per_address_per_s;         /* IPv6 by /64; 0 = unlimited */
     int64_t connections_per_address;              /* likewise */
     uint32_t message_bytes;
@@ -66,6 +68,8 @@ void front_close(struct front **front);
  * files, the demo's being there and max_connections stay as they were opened. */
 int front_reload(struct front *front, const struct front_options *options, char *error, size_t error_size);
 unsigned front_port(const struct front *front);
+/* Connections of whatever kind that it holds at most. */
+size_t front_connections_max(const struct front *front);
 /* WebSocket connections. */
 size_t front_connections(const struct front *front);
 /* Bytes that wait in all connections' queues, and messages. */

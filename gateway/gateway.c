@@ -8,7 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOT_READY_RETRY_MS = 2000, NO_MEMORY_RETRY_MS = 5000, FULL_RETRY_MS = 10000, STRIKES_PER_MALFORMED = 20 };
+enum {
+    NOT_READY_RETRY_MS = 2000,
+    RATE_RETRY_MS = 1000,
+    NO_MEMORY_RETRY_MS = 5000,
+    FULL_RETRY_MS = 10000,
+    STRIKES_PER_MALFORMED = 20
+};
 
 /* Label values of M_THROTTLED. */
 enum { THROTTLED_MESSAGES, THROTTLED_BYTES, THROTTLED_ROOM };
@@ -123,18 +129,55 @@ void gateway_shed(struct gateway *gateway, enum shed_level level)
     gateway->shed = level;
 }
 
-bool gateway_admits(const struct gateway *gateway, struct refusal *ret_refusal)
+static struct bucket_limit join_limit(const struct gateway *gateway)
 {
-    if (gateway->shed < SHED_JOINS)
-        return true;
-    metric_add_at(M_SHED, SHED_METRIC_JOIN, 1);
+    uint32_t rate = gateway->capacity.joins_per_s;
+    return (struct bucket_limit){.rate_per_s = rate, .burst = rate};
+}
+
+void gateway_set_capacity(struct gateway *gateway, const struct gateway_capacity *capacity, int64_t now_ms)
+{
+    gateway->capacity = *capacity;
+    struct bucket_limit limit = join_limit(gateway);
+    bucket_init(&gateway->join_rate, &limit, now_ms);
+}
+
+static bool defer_join(enum join_deferral reason, uint32_t retry_after_ms, const char *detail,
+                       struct refusal *ret_refusal)
+{
+    if (reason == DEFERRED_MEMORY)
+        metric_add_at(M_SHED, SHED_METRIC_JOIN, 1);
+    else
+        metric_add_at(M_JOINS_DEFERRED, (unsigned)reason, 1);
     *ret_refusal = (struct refusal){.http_status = 503,
                                     .close_code = CLOSE_OVERLOADED,
                                     .code = SIGNALBOX__V1__CODE__NO_CAPACITY,
-                                    .retry_after_ms = NO_MEMORY_RETRY_MS};
-    snprintf(ret_refusal->detail, sizeof ret_refusal->detail,
-             "this gateway is short of memory; try another one, or later");
+                                    .retry_after_ms = retry_after_ms};
+    snprintf(ret_refusal->detail, sizeof ret_refusal->detail, "%s", detail);
     return false;
+}
+
+bool gateway_admits(const struct gateway *gateway, struct refusal *ret_refusal)
+{
+    struct bucket_limit limit = join_limit(gateway);
+    struct bucket rate = gateway->join_rate;
+    if (gateway->shed >= SHED_JOINS)
+        return defer_join(DEFERRED_MEMORY, NO_MEMORY_RETRY_MS,
+                          "this gateway is short of memory; try another one, or later", ret_refusal);
+    if (gateway->capacity.join_connections != 0 && gateway->client_count > gateway->capacity.join_connections)
+        return defer_join(DEFERRED_CONNECTIONS, NO_MEMORY_RETRY_MS,
+                          "this gateway has as many connections as it takes in; try another one, or later",
+                          ret_refusal);
+    if (limit.rate_per_s != 0 && !bucket_take(&rate, &limit, 1, gateway->wheel->now_ms))
+        return defer_join(DEFERRED_RATE, RATE_RETRY_MS, "too many join at this moment; try again", ret_refusal);
+    return true;
+}
+
+void gateway_join_begun(struct gateway *gateway)
+{
+    struct bucket_limit limit = join_limit(gateway);
+    if (limit.rate_per_s != 0)
+        bucket_force(&gateway->join_rate, &limit, 1, gateway->wheel->now_ms);
 }
 
 bool gateway_has_capacity(const struct gateway *gateway, const struct jwt_claims *claims, const char *room,

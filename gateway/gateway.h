@@ -113,7 +113,13 @@ bool gateway_check_invite(struct gateway *gateway, const char *token, size_t siz
                           struct jwt_claims *ret_claims, struct refusal *ret_refusal);
 /* What is to be given up for want of memory (gateway/shed.h); stays in force until the next call. */
 void gateway_shed(struct gateway *gateway, enum shed_level level);
-/* Whether a new session can be taken now, as far as memory goes; a resume always can. */
+/* What new sessions may take of this process; the rest is kept for those who come back. 0 = unlimited. */
+struct gateway_capacity {
+    size_t join_connections;
+    uint32_t joins_per_s;
+};
+void gateway_set_capacity(struct gateway *gateway, const struct gateway_capacity *capacity, int64_t now_ms);
+/* Whether a new session can be taken now, as far as memory and capacity go; a resume always can. */
 bool gateway_admits(const struct gateway *gateway, struct refusal *ret_refusal);
 /* Whether new connections can be served now: has a view with shards, bus up, not draining. */
 bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal);

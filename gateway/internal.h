@@ -47,8 +47,9 @@ enum reconnect_outcome {
 /* Of an attempt to resume that ends with this close code. */
 enum reconnect_outcome reconnect_outcome_of(uint16_t close_code);
 
-/* Positions in the metric's label. */
+/* Positions in the metrics' labels. */
 enum { DRAINED_TOLD, DRAINED_CLOSED };
+enum join_deferral { DEFERRED_CONNECTIONS, DEFERRED_RATE, DEFERRED_MEMORY /* has a metric of its own */ };
 
 enum session_state { SESSION_JOINING, SESSION_BOUND, SESSION_DEPARTED };
 
@@ -197,6 +198,8 @@ struct gateway {
     struct resync *resyncs;
     struct timer resync_timer;
     unsigned resync_budget; /* states that may still be said in this tick */
+    struct gateway_capacity capacity;
+    struct bucket join_rate;
     struct drain drain;
     struct timer drain_timer;
     size_t sent_away_count; /* of the clients: those are the last in the list */
@@ -213,6 +216,9 @@ void client_end(struct client *client, uint16_t close_code, Signalbox__V1__Leave
 /* 0 = as configured. */
 void client_set_budget(struct client *client, uint32_t percent, int64_t now_ms);
 uint16_t close_code_for(Signalbox__V1__LeaveReason reason, Signalbox__V1__LeaveAction action);
+
+/* gateway.c: a new session counts against the rate of joins */
+void gateway_join_begun(struct gateway *gateway);
 
 /* admission.c: tokens and what they allow */
 bool admission_check(struct gateway *gateway, const char *token, size_t size, const char *room,

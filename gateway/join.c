@@ -191,6 +191,7 @@ static void join_with(struct client *client, const struct jwt_claims *claims, co
         refuse_hello(client, &refusal, false);
         return;
     }
+    gateway_join_begun(gateway);
     Participant participant = SIGNALBOX__V1__PARTICIPANT__INIT;
     Signalbox__V1__Permissions permissions = SIGNALBOX__V1__PERMISSIONS__INIT;
     Signalbox__V1__Source sources[JWT_SOURCES_MAX];

@@ -244,6 +244,8 @@ static struct front_options front_options_from(const struct gateway_config *conf
                                   .forwarded_form = (enum forwarded_form)config->proxy_header,
                                   .max_connections = config->max_connections,
                                   .handshakes_per_address_per_s = config->handshakes_per_address_per_s,
+                                  .handshakes_per_s = config->handshakes_per_s,
+                                  .previous_ticket_secret = config->cluster.previous_secret,
                                   .connections_per_address = config->connections_per_address,
                                   .message_bytes = (uint32_t)config->limits.message_bytes,
                                   .queue_bytes = (uint32_t)config->queue_bytes,
@@ -310,6 +312,18 @@ static void watch_memory(struct gateway_process *process)
     process->memory_ceiling_bytes = memory_ceiling(process->config);
     metric_set(M_MEMORY_CEILING, (int64_t)process->memory_ceiling_bytes);
     timer_set(loop_timers(process->loop), &process->memory_timer, loop_now_ms(process->loop) + MEMORY_POLL_MS);
+}
+
+/* Of connections and handshakes a share is kept for those who come back: a crowd of newcomers must not lock them out.
+ */
+static void set_capacity(struct gateway_process *process)
+{
+    const struct gateway_config *config = process->config;
+    uint64_t percent = 100 - (uint64_t)config->reserved_percent;
+    struct gateway_capacity capacity = {.join_connections =
+                                            (size_t)(front_connections_max(process->front) * percent / 100),
+                                        .joins_per_s = (uint32_t)((uint64_t)config->handshakes_per_s * percent / 100)};
+    gateway_set_capacity(process->gateway, &capacity, loop_now_ms(process->loop));
 }
 
 /* --- drain ---------------------------------------------------------------------------------------------------------
@@ -448,6 +462,7 @@ struct gateway_process *gateway_process_open(struct loop *loop, const struct gat
     }
     open_node(process, &options);
     watch_memory(process);
+    set_capacity(process);
     log_info("gateway_started", log_str("version", SBX_VERSION), log_str("id", options.self.id),
              log_hex("incarnation", options.self.incarnation), log_str("listen", config->listen),
              log_str("admin", config->cluster.admin_listen));
@@ -479,6 +494,7 @@ bool gateway_process_reload(struct gateway_process *process, const struct gatewa
     process->demo_keys = demo_keys;
     process->config = config;
     watch_memory(process);
+    set_capacity(process);
     log_set_level((enum log_level)config->cluster.log_level);
     log_info("reloaded");
     return true;

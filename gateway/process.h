@@ -27,6 +27,7 @@ struct gateway_config {
     char *listen, *web_root;
     struct config_strings allowed_origins;
     int64_t max_connections, connections_per_address, handshakes_per_address_per_s;
+    int64_t handshakes_per_s, reserved_percent;
     int64_t queue_bytes, ping_interval_ms, ping_timeout_ms;
     bool tls;
     char *certificate_file, *key_file;

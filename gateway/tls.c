@@ -9,6 +9,7 @@
 #include <openssl/err.h>
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,49 +64,72 @@ static int ticket_init(const struct ticket_key *key, uint8_t *iv, EVP_CIPHER_CTX
                : -1;
 }
 
-static void free_secret(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, long argl, void *argp)
+struct ticket_secrets {
+    char *current, *previous; /* previous: NULL = none */
+};
+
+static void free_secrets(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, long argl, void *argp)
 {
-    free(ptr);
+    struct ticket_secrets *secrets = ptr;
+    if (secrets == NULL)
+        return;
+    free(secrets->current);
+    free(secrets->previous);
+    free(secrets);
 }
 
-static int secret_index(void)
+static int secrets_index(void)
 {
     static int index = -1;
     if (index < 0)
-        index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_secret);
+        index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_secrets);
     return index;
+}
+
+/* True if `secret` has made the ticket of this name in a period that still counts; the next period's too, because
+ * another gateway's clock may be a little ahead. */
+static bool find_key(const char *secret, const unsigned char *name, int64_t period, struct ticket_key *ret_key,
+                     int64_t *ret_period)
+{
+    for (int64_t p = period + 1; p >= period - 1; p--) {
+        *ret_key = ticket_key_of(secret, p);
+        *ret_period = p;
+        if (memcmp(name, ret_key->name, sizeof(ret_key->name)) == 0)
+            return true;
+    }
+    return false;
 }
 
 static int ticket_cb(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
                      int encrypt)
 {
-    const char *secret = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), secret_index());
-    int64_t period = clock_wall_s() / TLS_TICKET_PERIOD_S;
+    const struct ticket_secrets *secrets = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), secrets_index());
+    int64_t period = clock_wall_s() / TLS_TICKET_PERIOD_S, made;
+    struct ticket_key key;
 
     if (encrypt) {
-        struct ticket_key key = ticket_key_of(secret, period);
+        key = ticket_key_of(secrets->current, period);
         if (RAND_bytes(iv, EVP_MAX_IV_LENGTH) != 1)
             return -1;
         memcpy(name, key.name, sizeof(key.name));
         return ticket_init(&key, iv, cipher, mac, 1);
     }
-    /* The next period's too: another gateway's clock may be a little ahead. */
-    for (int64_t p = period + 1; p >= period - 1; p--) {
-        struct ticket_key key = ticket_key_of(secret, p);
-        if (memcmp(name, key.name, sizeof(key.name)) == 0) {
-            int result = ticket_init(&key, iv, cipher, mac, 0);
-            return result == 1 && p < period ? 2 : result; /* 2: and give the client a new ticket */
-        }
-    }
-    return 0;
+    bool current = find_key(secrets->current, name, period, &key, &made);
+    if (!current && (secrets->previous == NULL || !find_key(secrets->previous, name, period, &key, &made)))
+        return 0;
+    int result = ticket_init(&key, iv, cipher, mac, 0);
+    return result == 1 && (!current || made < period) ? 2 : result; /* 2: and give the client a new ticket */
 }
 
-static void set_up_tickets(SSL_CTX *context, const char *secret)
+static void set_up_tickets(SSL_CTX *context, const struct tls_options *options)
 {
     SSL_CTX_set_num_tickets(context, 1);
-    if (secret == NULL)
+    if (options->ticket_secret == NULL)
         return;
-    SSL_CTX_set_ex_data(context, secret_index(), mem_strdup(secret));
+    struct ticket_secrets *secrets = mem_new(struct ticket_secrets);
+    secrets->current = mem_strdup(options->ticket_secret);
+    secrets->previous = options->previous_ticket_secret != NULL ? mem_strdup(options->previous_ticket_secret) : NULL;
+    SSL_CTX_set_ex_data(context, secrets_index(), secrets);
     SSL_CTX_set_tlsext_ticket_key_evp_cb(context, ticket_cb);
 }
 
@@ -135,7 +159,7 @@ SSL_CTX *tls_context_new(const struct tls_options *options, char *error, size_t 
               SSL_CTX_set1_groups_list(context, "X25519:P-256") == 1;
     assert(set);
     h2o_ssl_register_alpn_protocols(context, alpn_protocols);
-    set_up_tickets(context, options->ticket_secret);
+    set_up_tickets(context, options);
 
     ERR_clear_error();
     if (SSL_CTX_use_certificate_chain_file(context, options->certificate_file) != 1)

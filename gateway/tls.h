@@ -18,7 +18,8 @@ enum { TLS_TICKET_PERIOD_S = 12 * 3600 };
 struct tls_options {
     const char *certificate_file; /* PEM, the whole chain */
     const char *key_file;
-    const char *ticket_secret; /* may be NULL; copied */
+    const char *ticket_secret;          /* may be NULL; copied */
+    const char *previous_ticket_secret; /* tickets made with it are taken and replaced; may be NULL; copied */
 };
 
 /* NULL with a text in `error` that names the file and what to do. Free with SSL_CTX_free(). */

@@ -1,6 +1,8 @@
 /* What happens around the WebSocket: HTTP, addresses, TLS, reload, the end. */
 #include "front_fixture.h"
 
+#include "common/clock.h"
+
 /* --- HTTP */
 
 #define GET(path, headers) "GET " path " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" headers "\r\n"
@@ -247,6 +249,64 @@ START_TEST(ticket_is_good_at_another_gateway)
 }
 END_TEST
 
+static bool ticket_is_taken;
+
+static void script_resume_after_rotation(void)
+{
+    struct ws_client *client = ws_client_connect(front_port(front), client_tls, saved_session);
+    ck_assert_ptr_nonnull(client);
+    ck_assert_int_eq(SSL_session_reused(client->ssl), ticket_is_taken);
+    ws_client_upgrade(client, JSON);
+    leave(client);
+    SSL_SESSION_free(saved_session);
+}
+
+START_TEST(tickets_outlive_the_rotation_of_the_secret_by_one)
+{
+    options.ticket_secret = "the secret of yesterday, of some length";
+    run(script_get_ticket);
+    front_close(&front);
+    options.ticket_secret = "the secret of today, of some length";
+    options.previous_ticket_secret = "the secret of yesterday, of some length";
+    ticket_is_taken = true;
+    run(script_resume_after_rotation);
+    run(script_get_ticket); /* the new secret's */
+    options.previous_ticket_secret = NULL;
+    ck_assert_int_eq(front_reload(front, &options, front_error, sizeof(front_error)), 0); /* SIGHUP */
+    run(script_resume_after_rotation);
+    run(script_get_ticket);
+    options.ticket_secret = "the secret of tomorrow, of some length";
+    ck_assert_int_eq(front_reload(front, &options, front_error, sizeof(front_error)), 0);
+    ticket_is_taken = false; /* a whole handshake, and nothing worse */
+    run(script_resume_after_rotation);
+}
+END_TEST
+
+enum { STORM = 40 };
+
+/* The last one is served when all have been accepted. */
+static void script_storm(void)
+{
+    struct ws_client *clients[STORM - 1];
+    for (int i = 0; i < STORM - 1; i++)
+        clients[i] = ws_client_dial(front_port(front));
+    leave(join(JSON));
+    for (int i = 0; i < STORM - 1; i++)
+        ws_client_close(&clients[i]);
+}
+
+START_TEST(a_storm_waits_to_be_accepted)
+{
+    options.handshakes_per_s = 50; /* 21 at once */
+    uint64_t paused = metric_value_at(M_ACCEPT_PAUSES, 2), accepted = metric_value_at(M_ACCEPTS, 0);
+    int64_t began_ms = clock_mono_ms();
+    run(script_storm);
+    ck_assert_int_ge(clock_mono_ms() - began_ms, 1000 * (STORM - 21) / 50 - 20);
+    ck_assert_uint_gt(metric_value_at(M_ACCEPT_PAUSES, 2), paused);
+    ck_assert_uint_eq(metric_value_at(M_ACCEPTS, 0), accepted + STORM);
+}
+END_TEST
+
 static void script_not_tls(void)
 {
     struct ws_client *client = ws_client_dial(front_port(front));
@@ -334,6 +394,8 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, proxy_protocol_before_tls);
     tcase_add_test(tcase, proxy_protocol_from_a_stranger);
     tcase_add_loop_test(tcase, ticket_is_good_at_another_gateway, 0, 2);
+    tcase_add_test(tcase, tickets_outlive_the_rotation_of_the_secret_by_one);
+    tcase_add_test(tcase, a_storm_waits_to_be_accepted);
     tcase_add_test(tcase, handshakes_that_fail_are_counted);
     tcase_add_test(tcase, reload_keeps_what_works);
     tcase_add_test(tcase, open_says_what_is_wrong);

@@ -421,6 +421,45 @@ START_TEST(ice_servers_have_credentials)
 }
 END_TEST
 
+/* A share of what this process can take in is kept for those who come back. */
+START_TEST(newcomers_leave_room_for_those_who_resume)
+{
+    struct gateway_capacity capacity = {.join_connections = 2};
+    int ann = join_client(&f, "ann", "r", NULL);
+    join_client(&f, "bob", "r", NULL);
+    gateway_set_capacity(f.gateway, &capacity, f.now_ms);
+    uint64_t deferred = metric_value_at(M_JOINS_DEFERRED, 0);
+    int carl = connect_client(&f);
+    char *token = mint(&f, "carl", "r", NULL);
+    hello_token(&f, carl, token, NULL);
+    assert_closed(&f, carl, CLOSE_OVERLOADED, REASON(CAPACITY), ACTION(REJOIN));
+    ck_assert_uint_gt(received(&f, 0, carl, BODY(LEAVE), 0)->leave->retry_after_ms, 0);
+    ck_assert_uint_eq(metric_value_at(M_JOINS_DEFERRED, 0), deferred + 1);
+    int again = connect_client(&f);
+    hello_resume(&f, again, f.clients[ann].resume_token, NULL);
+    ck_assert_int_eq((int)newest_state(&f)->intent, RESUME);
+    ck_assert(!f.clients[again].closed);
+
+    capacity = (struct gateway_capacity){.joins_per_s = 3};
+    gateway_set_capacity(f.gateway, &capacity, f.now_ms);
+    int refused = 0;
+    for (int i = 0; i < 5; i++) {
+        int client = connect_client(&f);
+        hello_token(&f, client, token, NULL);
+        refused += f.clients[client].closed;
+    }
+    ck_assert_int_eq(refused, 2);
+    again = connect_client(&f);
+    hello_resume(&f, again, f.clients[ann].resume_token, NULL);
+    ck_assert(!f.clients[again].closed);
+    fixture_advance(&f, 400);
+    int later = connect_client(&f);
+    hello_token(&f, later, token, NULL);
+    ck_assert(!f.clients[later].closed);
+    free(token);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("gateway_join");
@@ -436,6 +475,7 @@ int main(void)
     tcase_add_test(tcase, agents_are_not_served_yet);
     tcase_add_test(tcase, joins_beyond_limits_are_refused);
     tcase_add_test(tcase, not_ready_is_not_now);
+    tcase_add_test(tcase, newcomers_leave_room_for_those_who_resume);
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("sessions");
     tcase_set_timeout(tcase, 60);
