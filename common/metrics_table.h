@@ -99,6 +99,10 @@ METRIC(M_RELAYS, TIER_SHARD, METRIC_COUNTER, "signalbox_relays_total", "kind",
        "unspecified,offer,answer,candidate,candidates_done,application,ack", "Directed messages passed on")
 METRIC(M_RELAYS_REFUSED, TIER_SHARD, METRIC_COUNTER, "signalbox_relays_refused_total", "reason",
        "stale_sender,no_receiver,receiver_detached,throttled", "Directed messages that could not be passed on")
+METRIC(
+    M_RELAYS_HELD, TIER_SHARD, METRIC_COUNTER, "signalbox_relays_held_total", "outcome", "kept,repeated,full,passed_on",
+    "Directed messages for somebody whose connection is lost: kept, kept already, too many to be kept, and passed on "
+    "after the return")
 METRIC(M_SYNCS, TIER_SHARD, METRIC_COUNTER, "signalbox_syncs_total", "answer",
        "replay,snapshot,page,cursor_gone,no_room", "What was sent to those who had missed something")
 METRIC(M_ICE_STATES, TIER_SHARD, METRIC_COUNTER, "signalbox_ice_states_total", "state",

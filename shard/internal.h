@@ -51,6 +51,7 @@ struct shard {
         uint32_t count, before; /* since then, and in the span before it */
     } late_returns;
     size_t pending_events, pending_signals;
+    size_t held_bytes; /* of directed messages for members that are away */
 
     /* Scratch, valid within one call and never stored. */
     struct arena arena;
@@ -100,6 +101,9 @@ void member_attach(struct member *member, int64_t now_ms);
 /* What a fresh access token allows it. */
 void member_apply_permissions(struct member *member, Signalbox__V1__Permissions *permissions, int64_t now_ms);
 void member_detach(struct member *member, uint32_t left_ms, int64_t now_ms);
+/* What was said to it while it was away; after the acknowledgement that binds it, without which its gateway would not
+ * know what to do with it. */
+void member_pass_on_held(struct member *member);
 void member_tell_closed(struct member *member, Signalbox__V1__LeaveReason reason);
 /* Ends a member for everybody: tells its gateway if asked to, publishes the departure, remembers it. Frees the room if
  * it was the last. */

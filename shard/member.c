@@ -1,6 +1,7 @@
 /* A member: what of it comes from its gateway, what is the owner's own, and how it comes to an end. */
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "shard/held.h"
 #include "shard/internal.h"
 #include <assert.h>
 #include <sodium.h>
@@ -77,6 +78,7 @@ void member_free(struct member *member)
     HASH_DELETE(hh_identity, shard->members_by_identity, member);
     timer_cancel(shard->wheel, &member->window);
     negotiations_done(&member->negotiations, NEGOTIATION_FORGOTTEN);
+    held_take(&member->held, &shard->held_bytes, NULL, NULL);
     if (member->detached)
         shard->detached--;
     payload_unref(&member->participant);
@@ -138,6 +140,18 @@ void member_attach(struct member *member, int64_t now_ms)
     member->detached = false;
     member->shard->detached--;
     timer_cancel(member->shard->wheel, &member->window);
+}
+
+static void pass_on(void *ctx, struct payload *item)
+{
+    struct member *member = ctx;
+    member->shard->actions.to_gateway(member->shard->ctx, &member->gateway->address, item);
+}
+
+void member_pass_on_held(struct member *member)
+{
+    if (!member->detached)
+        held_take(&member->held, &member->shard->held_bytes, pass_on, member);
 }
 
 void member_detach(struct member *member, uint32_t left_ms, int64_t now_ms)

@@ -67,6 +67,7 @@ struct member {
     int64_t throttled_ms;      /* when it was told last that the room is over its budget */
     uint32_t throttled_untold; /* of its requests since */
     struct negotiations negotiations;
+    struct held *held; /* directed messages that wait for it; NULL: none */
     struct shard *shard;
 
     UT_hash_handle hh_sid, hh_identity;

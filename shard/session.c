@@ -123,13 +123,14 @@ static void ack_departed(const struct binding *binding)
 }
 
 /* The acknowledgement of an update: no more than that. */
-static void ack_update(const struct binding *binding, const struct member *member)
+static void ack_update(const struct binding *binding, struct member *member)
 {
     Signalbox__Cluster__V1__SessionAck ack = SIGNALBOX__CLUSTER__V1__SESSION_ACK__INIT;
     Signalbox__Cluster__V1__Epoch epoch, join_epoch;
     fill_ack(member, binding->state, &ack, &epoch, &join_epoch);
     ack.seq = member->room->seq;
     send_ack(binding->shard, binding->from, &ack);
+    member_pass_on_held(member);
 }
 
 /* The first acknowledgement of a connection: with it comes what the client must know of the room. */
@@ -171,6 +172,7 @@ static void ack_bound(const struct binding *binding, struct member *member, bool
     }
     send_ack(shard, binding->from, &ack);
     payload_unref(&page);
+    member_pass_on_held(member);
 }
 
 static uint64_t max_u64(uint64_t a, uint64_t b)

@@ -4,6 +4,7 @@
 #include "common/mem.h"
 #include "common/message_class.h"
 #include "common/metrics.h"
+#include "shard/held.h"
 #include "shard/internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -171,10 +172,6 @@ static void on_relay(struct shard *shard, const struct node_address *from, const
             relay_failed(shard, from, relay, departure_reason(shard, relay->to));
         return;
     }
-    if (receiver->detached) {
-        metric_add_at(M_RELAYS_REFUSED, RELAY_RECEIVER_DETACHED, 1);
-        return; /* the sender keeps it until the receiver is back */
-    }
     struct room_charge charge = {.kind = relay->class_ == CLASS_CANDIDATES ? BUDGET_CANDIDATES : BUDGET_NEGOTIATION,
                                  .bytes = (uint32_t)relay->message.len};
     if (relay->kind != SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK && !shard_charge(sender, &charge, now_ms)) {
@@ -182,12 +179,18 @@ static void on_relay(struct shard *shard, const struct node_address *from, const
         return; /* the sender has been told, and sends it again */
     }
     struct payload *packed = link_pack_item(item);
-    shard->actions.to_gateway(shard->ctx, &receiver->gateway->address, packed);
+    if (!receiver->detached)
+        shard->actions.to_gateway(shard->ctx, &receiver->gateway->address, packed);
+    else if (relay->kind != SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK)
+        held_add(&receiver->held, packed, &shard->held_bytes); /* and the sender keeps it until it is acknowledged */
     payload_unref(&packed);
     negotiation_relay(&(struct negotiation_end){.sid = sender->sid, .records = &sender->negotiations},
                       &(struct negotiation_end){.sid = receiver->sid, .records = &receiver->negotiations}, relay,
                       now_ms);
-    metric_add_at(M_RELAYS, relay->kind <= SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK ? relay->kind : 0, 1);
+    if (receiver->detached)
+        metric_add_at(M_RELAYS_REFUSED, RELAY_RECEIVER_DETACHED, 1);
+    else
+        metric_add_at(M_RELAYS, relay->kind <= SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK ? relay->kind : 0, 1);
 }
 
 static void on_room_send(struct shard *shard, const struct node_address *from,

@@ -194,7 +194,7 @@ START_TEST(a_directed_signal_goes_to_its_receiver_alone_or_nowhere)
 }
 END_TEST
 
-static void send_relay(const struct person *from, const char *to, int kind)
+static void send_negotiation(const struct person *from, const char *to, int kind, uint64_t negotiation)
 {
     Signalbox__Cluster__V1__Relay relay = SIGNALBOX__CLUSTER__V1__RELAY__INIT;
     Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
@@ -203,12 +203,17 @@ static void send_relay(const struct person *from, const char *to, int kind)
     relay.from_bind_generation = from->bind_generation;
     relay.to = (char *)to;
     relay.kind = kind;
-    relay.negotiation = 1;
+    relay.negotiation = negotiation;
     relay.ice_generation = 1;
     relay.message = (ProtobufCBinaryData){.len = 5, .data = (uint8_t *)"hello"};
     item.body_case = BODY(RELAY);
     item.relay = &relay;
     fixture_deliver(&fixture, from->gateway, &item);
+}
+
+static void send_relay(const struct person *from, const char *to, int kind)
+{
+    send_negotiation(from, to, kind, 1);
 }
 
 enum { OFFER = SIGNALBOX__CLUSTER__V1__RELAY__KIND__OFFER, ACK_KIND = SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK };
@@ -279,6 +284,37 @@ START_TEST(a_receiver_that_may_come_back_is_waited_for)
 }
 END_TEST
 
+START_TEST(what_was_said_to_somebody_who_was_away_is_passed_on_after_the_return)
+{
+    person_hold(&fixture, &bob, DETACHED);
+    size_t since = fixture.sent_count;
+    uint64_t repeated = metric_value_at(M_RELAYS_HELD, 1), full = metric_value_at(M_RELAYS_HELD, 2);
+    for (uint64_t negotiation = 1; negotiation <= 70; negotiation++)
+        send_negotiation(&ann, bob.sid, OFFER, negotiation);
+    send_negotiation(&ann, bob.sid, OFFER, 3); /* its sender repeats everything */
+    send_relay(&ann, bob.sid, ACK_KIND);
+    ck_assert_uint_eq(fixture.sent_count, since);
+    ck_assert_uint_eq(metric_value_at(M_RELAYS_HELD, 1), repeated + 1);
+    ck_assert_uint_eq(metric_value_at(M_RELAYS_HELD, 2), full + 6);
+    person_resume(&fixture, &bob, 2, bob.bind_generation);
+    ck_assert_int_eq(sent_count(&fixture, since, 2, BODY(RELAY)), 64);
+    bool bound = false;
+    for (size_t i = since; i < fixture.sent_count; i++) {
+        bound |= fixture.sent[i].item->body_case == BODY(SESSION_ACK);
+        ck_assert(bound || fixture.sent[i].item->body_case != BODY(RELAY));
+    }
+    for (int i = 0; i < 64; i++)
+        ck_assert_uint_eq(sent_item(&fixture, since, 2, BODY(RELAY), i)->relay->negotiation, (uint64_t)i + 1);
+    since = fixture.sent_count;
+    person_resume(&fixture, &bob, 1, bob.bind_generation);
+    ck_assert_int_eq(sent_count(&fixture, since, -1, BODY(RELAY)), 0); /* once */
+    person_hold(&fixture, &bob, DETACHED);
+    send_relay(&ann, bob.sid, OFFER);
+    bob.version++; /* goes for good, with what waits */
+    send_state(&fixture, &bob, person_state(&bob, HOLD, DEPARTED));
+}
+END_TEST
+
 START_TEST(an_offer_that_connects_is_counted_with_its_time)
 {
     Signalbox__Cluster__V1__IceReport report = SIGNALBOX__CLUSTER__V1__ICE_REPORT__INIT;
@@ -321,6 +357,7 @@ int main(void)
     tcase_add_test(tests, a_directed_message_of_a_replaced_connection_is_dropped);
     tcase_add_test(tests, a_receiver_that_has_gone_is_told_of);
     tcase_add_test(tests, a_receiver_that_may_come_back_is_waited_for);
+    tcase_add_test(tests, what_was_said_to_somebody_who_was_away_is_passed_on_after_the_return);
     tcase_add_test(tests, an_offer_that_connects_is_counted_with_its_time);
     Suite *suite = suite_create("shard_messages");
     suite_add_tcase(suite, tests);
