@@ -2,6 +2,8 @@ import { SUBPROTOCOL } from './protocol.js';
 
 const HELLO_TIMEOUT_MS = 10000;
 const PONG_TIMEOUT_MS = 10000;
+const AWAKE_TIMEOUT_MS = 3000;
+const SLEPT_MS = 5000; // later than it should be by the wall clock: the machine was asleep
 
 /** One WebSocket from its opening to its end, and the watch over whether it is alive. Ends exactly once, by onEnd. */
 export class Connection {
@@ -13,6 +15,7 @@ export class Connection {
   #aliveTimer = null;
   #heardAt = 0;
   #pingIntervalMs = 0;
+  #watchAtWallMs = 0;
   #ping = null; // { nonce, sentAt, deadlineAt }
   #nonce = 0;
 
@@ -91,11 +94,17 @@ export class Connection {
     clearTimeout(this.#aliveTimer);
     if (this.#ended) return;
     const dueAt = this.#ping ? this.#ping.deadlineAt : this.#heardAt + this.#pingIntervalMs;
-    this.#aliveTimer = setTimeout(() => this.#onWatch(), Math.max(0, dueAt - performance.now()));
+    const delayMs = Math.max(0, dueAt - performance.now());
+    this.#watchAtWallMs = Date.now() + delayMs;
+    this.#aliveTimer = setTimeout(() => this.#onWatch(), delayMs);
   }
 
   #onWatch() {
     const now = performance.now();
+    if (Date.now() - this.#watchAtWallMs > SLEPT_MS) {
+      this.probe(AWAKE_TIMEOUT_MS);
+      return;
+    }
     if (this.#ping && this.#heardAt >= this.#ping.sentAt) {
       // Whatever has come is a sign of life; the pong stands in a queue somewhere.
       this.#ping.deadlineAt = this.#heardAt + PONG_TIMEOUT_MS;

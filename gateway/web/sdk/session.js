@@ -13,6 +13,7 @@ const SYNC_TIMEOUT_MS = 5000;
 const STABLE_AFTER_MS = 5000;
 const PROBE_TIMEOUT_MS = 3000;
 const OWN_REPLACEMENT_MS = 30000;
+const STALE_ATTEMPT_MS = 2000;
 const REFRESH_LEAD_MS = 60000;
 const TIMEOUT_MAX_MS = 0x7fffffff;
 const RETRY_LATER = new Set(['THROTTLED', 'RETRY', 'UNAVAILABLE', 'WOULD_BLOCK', 'NO_CAPACITY', 'INTERNAL']);
@@ -46,6 +47,7 @@ export class Session extends Emitter {
   #synced = false;
   #syncing = false;
   #resumedAt = -Infinity; // when this client last opened a connection to resume on
+  #attemptedAt = -Infinity; // when it last opened one for whatever reason
   #resumes = 0; // connections opened to resume this session, whatever became of them
 
   /** 'idle' | 'connecting' | 'connected' | 'reconnecting' | 'closed' */
@@ -80,6 +82,7 @@ export class Session extends Emitter {
   start() {
     this.#setState('connecting');
     globalThis.addEventListener?.('online', this.#onNetwork);
+    globalThis.navigator?.connection?.addEventListener?.('change', this.#onNetwork);
     globalThis.addEventListener?.('pagehide', this.#onPageHide);
     globalThis.document?.addEventListener('visibilitychange', this.#onNetwork);
     this.#attempt();
@@ -187,6 +190,7 @@ export class Session extends Emitter {
       onEnd: (code, reason) => this.#onEnd(connection, code, reason),
     });
     this.#next = connection;
+    this.#attemptedAt = performance.now();
     if (!fresh) this.#resumedAt = performance.now();
   }
 
@@ -267,7 +271,14 @@ export class Session extends Emitter {
     if (globalThis.document?.visibilityState === 'hidden') return;
     if (this.#connection) {
       this.#connection.probe(PROBE_TIMEOUT_MS);
-    } else if (!this.#next && this.#retryTimer) {
+      return;
+    }
+    // What was begun without a network may hang for as long as its time-outs are.
+    if (this.#next && performance.now() - this.#attemptedAt > STALE_ATTEMPT_MS) {
+      this.#next.abandon();
+      this.#next = null;
+    }
+    if (!this.#next && this.state !== 'closed') {
       this.#backoff.reset();
       this.#attempt();
     }
@@ -288,6 +299,7 @@ export class Session extends Emitter {
     this.#lost();
     for (const timer of [this.#retryTimer, this.#linkTimer, this.#tokenTimer, this.#iceTimer]) clearTimeout(timer);
     globalThis.removeEventListener?.('online', this.#onNetwork);
+    globalThis.navigator?.connection?.removeEventListener?.('change', this.#onNetwork);
     globalThis.removeEventListener?.('pagehide', this.#onPageHide);
     globalThis.document?.removeEventListener('visibilitychange', this.#onNetwork);
     this.#resumeToken = this.#token = '';

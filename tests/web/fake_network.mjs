@@ -1,0 +1,98 @@
+/** A clock that moves when a test says so, and WebSockets whose other end is the test. Install before the SDK is used. */
+export function makeNetwork() {
+  const listeners = new Map();
+  const network = {
+    nowMs: 1000,
+    asleepMs: 0, // which the wall clock has seen and the monotonic one has not
+    timers: new Map(),
+    sockets: [],
+    /** Lets time pass, timer by timer, and whatever they make happen. */
+    async advance(ms) {
+      const endMs = network.nowMs + ms;
+      await settle();
+      for (;;) {
+        const due = [...network.timers.entries()].filter(([, { at }]) => at <= endMs).sort((a, b) => a[1].at - b[1].at)[0];
+        if (!due) break;
+        network.timers.delete(due[0]);
+        network.nowMs = Math.max(network.nowMs, due[1].at);
+        due[1].run();
+        await settle();
+      }
+      network.nowMs = endMs;
+    },
+    /** The machine sleeps: timers and the monotonic clock stand still. */
+    sleep(ms) {
+      network.asleepMs += ms;
+    },
+    async fire(type, event = {}) {
+      for (const listener of [...(listeners.get(type) ?? [])]) listener(event);
+      await settle();
+    },
+    get socket() {
+      return network.sockets.at(-1);
+    },
+  };
+  // Several turns: answers come through promises.
+  const settle = async () => { for (let i = 0; i < 10; i += 1) await Promise.resolve(); };
+
+  class FakeWebSocket {
+    static OPEN = 1;
+
+    readyState = 0;
+    sent = [];
+    closedWith = null;
+
+    constructor(url) {
+      this.url = url;
+      network.sockets.push(this);
+    }
+
+    send(text) {
+      this.sent.push(JSON.parse(text));
+    }
+
+    close(code = 1005) {
+      this.closedWith = code;
+      this.readyState = 3;
+    }
+
+    // The other end
+
+    async open() {
+      this.readyState = 1;
+      this.onopen?.();
+      await settle();
+    }
+
+    async say(message) {
+      this.onmessage?.({ data: JSON.stringify(message) });
+      await settle();
+    }
+
+    async end(code = 1006, reason = '') {
+      this.readyState = 3;
+      this.onclose?.({ code, reason });
+      await settle();
+    }
+
+    of(kind) {
+      return this.sent.filter((message) => message[kind]).map((message) => message[kind]);
+    }
+  }
+
+  let nextId = 1;
+  globalThis.WebSocket = FakeWebSocket;
+  globalThis.setTimeout = (run, ms = 0) => {
+    network.timers.set(nextId, { at: network.nowMs + ms, run });
+    nextId += 1;
+    return nextId - 1;
+  };
+  globalThis.clearTimeout = (id) => { network.timers.delete(id); };
+  performance.now = () => network.nowMs;
+  Date.now = () => 1700000000000 + network.nowMs + network.asleepMs;
+  globalThis.addEventListener = (type, listener) => {
+    listeners.set(type, (listeners.get(type) ?? new Set()).add(listener));
+  };
+  globalThis.removeEventListener = (type, listener) => listeners.get(type)?.delete(listener);
+  return network;
+}
