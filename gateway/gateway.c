@@ -16,9 +16,6 @@ enum {
     STRIKES_PER_MALFORMED = 20
 };
 
-/* Label values of M_THROTTLED. */
-enum { THROTTLED_MESSAGES, THROTTLED_BYTES, THROTTLED_ROOM };
-
 const struct gateway_limits gateway_default_limits = {
 #define LIMIT(name, def, min, max, unit, help) .name = def,
 #include "gateway/limits_table.h"
@@ -261,9 +258,7 @@ struct client *gateway_client_open(struct gateway *gateway, void *transport, str
     return client;
 }
 
-/* Counts against a client that keeps on breaking rules; true if it has been closed for it, with `close_code` and
- * `reason`. */
-static bool strike(struct client *client, uint32_t strikes, uint16_t close_code, Signalbox__V1__LeaveReason reason,
+bool client_strike(struct client *client, uint32_t strikes, uint16_t close_code, Signalbox__V1__LeaveReason reason,
                    int64_t now_ms)
 {
     int64_t decayed = (now_ms - client->strikes_updated_ms) / 1000;
@@ -307,7 +302,7 @@ static bool within_budget(struct client *client, const Signalbox__V1__ClientMess
     uint32_t wait_ms = messages_ok ? bucket_wait_ms(&client->bytes, &bytes, (uint32_t)size, now_ms)
                                    : bucket_wait_ms(&client->messages, &messages, 1, now_ms);
     metric_add_at(M_THROTTLED, messages_ok ? THROTTLED_BYTES : THROTTLED_MESSAGES, 1);
-    if (strike(client, 1, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms))
+    if (client_strike(client, 1, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms))
         return false;
     if (message->request_id != 0)
         client_result(client, message->request_id, SIGNALBOX__V1__CODE__THROTTLED, wait_ms,
@@ -355,8 +350,8 @@ void gateway_client_malformed(struct gateway *gateway, struct client *client, co
                    SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, error);
         return;
     }
-    if (!strike(client, STRIKES_PER_MALFORMED, CLOSE_PROTOCOL_ERROR, SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR,
-                now_ms))
+    if (!client_strike(client, STRIKES_PER_MALFORMED, CLOSE_PROTOCOL_ERROR, SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR,
+                       now_ms))
         client_result(client, 0, SIGNALBOX__V1__CODE__INVALID, 0, error);
 }
 
@@ -574,7 +569,9 @@ static void on_room_throttled(struct gateway *gateway, const struct node_address
         !node_address_equal(&session->room->owner, from))
         return;
     metric_add_at(M_THROTTLED, THROTTLED_ROOM, throttled->count);
-    if (!strike(session->client, throttled->count, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms))
+    if (strcmp(throttled->budget, "p4_ephemeral") == 0)
+        session->quiet_until_ms = now_ms + throttled->retry_after_ms;
+    if (!client_strike(session->client, throttled->count, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms))
         tell_throttled(session->client, SIGNALBOX__V1__THROTTLED__SCOPE__ROOM, throttled->budget,
                        throttled->retry_after_ms);
 }

@@ -30,6 +30,9 @@ enum {
     SIGNAL_KEY_MAX = 64,
 };
 
+/* Label values of M_THROTTLED. */
+enum { THROTTLED_MESSAGES, THROTTLED_BYTES, THROTTLED_ROOM };
+
 enum join_outcome { JOIN_OK, JOIN_RECOVERED, JOIN_RESUMED, JOIN_REFUSED, JOIN_TIMEOUT };
 /* Label values of M_RECONNECTS. */
 enum reconnect_outcome {
@@ -133,6 +136,7 @@ struct session {
     uint32_t grants_version;                      /* of the participant's permissions */
     uint32_t attempt;                             /* which of the client's to resume; 0: it does not count */
     int64_t window_ends_ms;                       /* while detached */
+    int64_t quiet_until_ms;                       /* its room takes no signals before that */
     int64_t started_ms;
     struct interest *interest; /* NULL = everything */
     struct pending_result *results;
@@ -213,6 +217,10 @@ void client_result(struct client *client, uint32_t request_id, Signalbox__V1__Co
 /* Sends `leave`, then closes. The session, if any, is not touched. */
 void client_end(struct client *client, uint16_t close_code, Signalbox__V1__LeaveReason reason,
                 Signalbox__V1__LeaveAction action, uint32_t retry_after_ms, const char *text);
+/* Counts against a client that keeps on breaking rules; true if it has been closed for it, with `close_code` and
+ * `reason`. */
+bool client_strike(struct client *client, uint32_t strikes, uint16_t close_code, Signalbox__V1__LeaveReason reason,
+                   int64_t now_ms);
 /* 0 = as configured. */
 void client_set_budget(struct client *client, uint32_t percent, int64_t now_ms);
 uint16_t close_code_for(Signalbox__V1__LeaveReason reason, Signalbox__V1__LeaveAction action);

@@ -195,6 +195,16 @@ static void fill_message(const struct session *session, const Signalbox__V1__Sen
     }
 }
 
+/* The owner has just refused signals of this session: sparing it more of them is what keeps a noisy room from being
+ * heard in others. */
+static void drop_signal(struct request *request)
+{
+    metric_add_at(M_THROTTLED, THROTTLED_ROOM, 1);
+    count_dropped(CLASS_EPHEMERAL, DROP_ROOM_BUDGET, 1);
+    request->closed =
+        client_strike(request->client, 1, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, request->now_ms);
+}
+
 static void send_signal(struct request *request, const Signalbox__V1__Send *send, const char *to)
 {
     struct session *session = request->session;
@@ -275,7 +285,10 @@ static void on_send(struct request *request)
     } else if (strlen(send->topic) > TOPIC_MAX || strlen(send->key) > SIGNAL_KEY_MAX) {
         refuse(request, SIGNALBOX__V1__CODE__TOO_LARGE, "send: topic has at most 128 bytes, key at most 64");
     } else if (send->delivery == SIGNALBOX__V1__DELIVERY_CLASS__EPHEMERAL) {
-        send_signal(request, send, to);
+        if (request->now_ms < request->session->quiet_until_ms)
+            drop_signal(request);
+        else
+            send_signal(request, send, to);
     } else if (send->delivery != SIGNALBOX__V1__DELIVERY_CLASS__RELIABLE) {
         refuse(request, SIGNALBOX__V1__CODE__INVALID, "send.delivery: expected RELIABLE or EPHEMERAL");
     } else if (directed_speaking) {

@@ -23,7 +23,7 @@ LIMIT(room_messages_per_s, 500, 0, 1000000, "messages",
       "The same for reliable messages to the room and for changes of participants (tracks, mute, metadata).")
 LIMIT(room_signals_per_s, 5000, 0, 1000000, "signals", "The same for ephemeral signals; what is more is dropped.")
 LIMIT(room_bytes_per_s, 4194304, 0, 1073741824, "bytes", "All of these together, as they come in. 0: unlimited.")
-LIMIT(room_delivery_bytes_per_s, 16777216, 0, 1073741824, "bytes",
+LIMIT(room_delivery_bytes_per_s, 33554432, 0, 1073741824, "bytes",
       "Bytes times participants that one room's messages and signals make the gateways send for long. Beyond, signals "
       "wait for each other (the latest of each sender and key is sent) and messages are throttled. 0: unlimited.")
 LIMIT(room_burst_s, 5, 1, 60, "s", "A room may use what it has saved of so many seconds at once.")

@@ -11,7 +11,7 @@
 
 typedef Signalbox__Cluster__V1__Item Item;
 
-enum { THROTTLED_TELL_MS = 100 };
+enum { THROTTLED_TELL_MS = 100, THROTTLED_FAR = 10 };
 
 enum relay_refusal { RELAY_STALE_SENDER, RELAY_NO_RECEIVER, RELAY_RECEIVER_DETACHED, RELAY_THROTTLED };
 
@@ -115,6 +115,9 @@ static void tell_throttled(struct member *member, enum room_budget_kind budget, 
     throttled.sid = member->sid_text;
     throttled.budget = (char *)budget_name(budget);
     throttled.retry_after_ms = wait_ms;
+    /* Far beyond the budget: what would be refused anyway is better not sent at all until it is told again. */
+    if (member->throttled_untold >= THROTTLED_FAR && wait_ms < THROTTLED_TELL_MS)
+        throttled.retry_after_ms = THROTTLED_TELL_MS;
     throttled.count = member->throttled_untold;
     item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_THROTTLED;
     item.room_throttled = &throttled;

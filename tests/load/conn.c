@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 enum {
+    OP_TEXT = 1,
     OP_BINARY = 2,
     OP_CLOSE = 8,
     OP_PING = 9,
@@ -236,10 +237,10 @@ static bool flush(struct conn *conn)
 static void send_upgrade(struct conn *conn)
 {
     buf_printf(&conn->out,
-               "GET /v1/connect HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+               "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WEBSOCKET_KEY "\r\n"
                "Sec-WebSocket-Protocol: " SUBPROTOCOL "\r\n\r\n",
-               conn->target->host);
+               conn->target->path != NULL ? conn->target->path : "/v1/connect", conn->target->host);
 }
 
 static void frame(struct conn *conn, int opcode, const void *data, size_t size)
@@ -273,14 +274,24 @@ static void frame(struct conn *conn, int opcode, const void *data, size_t size)
     conn->out.size += size;
 }
 
-void conn_send(struct conn *conn, const void *data, size_t size)
+static void send_frame(struct conn *conn, int opcode, const void *data, size_t size)
 {
     if (conn->state != CONN_OPEN || conn->out.size + size > CONN_OUT_MAX)
         return;
     bool waiting = conn->out.size > 0;
-    frame(conn, OP_BINARY, data, size);
+    frame(conn, opcode, data, size);
     if (!waiting)
         flush(conn);
+}
+
+void conn_send(struct conn *conn, const void *data, size_t size)
+{
+    send_frame(conn, OP_BINARY, data, size);
+}
+
+void conn_send_text(struct conn *conn, const void *data, size_t size)
+{
+    send_frame(conn, OP_TEXT, data, size);
 }
 
 void conn_close(struct conn *conn)
@@ -319,7 +330,7 @@ static bool take_response(struct conn *conn)
 
 static void take_frame(struct conn *conn, int opcode, const uint8_t *data, size_t size)
 {
-    if (opcode == OP_BINARY) {
+    if (opcode == OP_BINARY || (opcode == OP_TEXT && conn->context->takes_text)) {
         conn->context->handlers->message(conn, data, size);
     } else if (opcode == OP_PING && size <= CONTROL_MAX) {
         bool waiting = conn->out.size > 0;

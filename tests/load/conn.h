@@ -28,7 +28,7 @@ struct conn;
  * connection is open. */
 struct conn_handlers {
     void (*opened)(struct conn *conn, bool tls_resumed);
-    /* A whole binary message, borrowed for the call. */
+    /* A whole binary message (or text, where that is taken), borrowed for the call. */
     void (*message)(struct conn *conn, const uint8_t *data, size_t size);
     /* It has been closed. `code`: the server's close code, or enum conn_end. Not called after conn_close(). */
     void (*ended)(struct conn *conn, enum conn_state before, int code);
@@ -40,6 +40,7 @@ struct conn_context {
     SSL_CTX *tls;
     SSL_SESSION *session; /* the newest ticket; NULL while there is none */
     const struct conn_handlers *handlers;
+    bool takes_text; /* text messages too: not Signalbox's, but its peers' */
     uint32_t mask_state;
     uint8_t scratch[CONN_READ_SIZE];
 };
@@ -71,6 +72,7 @@ bool conn_open(struct conn *conn, struct conn_context *context, const struct tar
 void conn_ready(struct conn *conn);
 /* A failure shows as `ended` at the next conn_ready(). Ignored unless open. */
 void conn_send(struct conn *conn, const void *data, size_t size);
+void conn_send_text(struct conn *conn, const void *data, size_t size);
 /* Cuts the connection off, in whatever state it is, by a reset: thousands at once leave the kernel nothing to wait for.
  */
 void conn_close(struct conn *conn);

@@ -34,7 +34,8 @@ extern const char *const tier_names[TIERS];
 struct target {
     struct sockaddr_storage address;
     socklen_t address_size;
-    char host[256]; /* as given: the Host header and the name in the certificate */
+    const char *path; /* NULL: /v1/connect */
+    char host[256];   /* as given: the Host header and the name in the certificate */
     bool loopback;
 };
 

@@ -597,10 +597,20 @@ START_TEST(a_room_over_budget_tells_who_asked_and_closes_who_keeps_on)
     body.sid = f.clients[ann].sid;
     body.budget = (char *)"p4_ephemeral";
     body.retry_after_ms = 40;
-    body.count = f.options.limits.abuse_strikes - 1;
+    body.count = f.options.limits.abuse_strikes - 2;
     item.body_case = ITEM(ROOM_THROTTLED);
     item.room_throttled = &body;
     fixture_deliver(&f, &item);
+    Signalbox__V1__Send send = SIGNALBOX__V1__SEND__INIT;
+    send.delivery = SIGNALBOX__V1__DELIVERY_CLASS__EPHEMERAL;
+    REQUEST_WITH(signal, SEND, send, &send, NULL);
+    fixture_advance(&f, 39);
+    size_t sent_before = f.sent_count;
+    request(&f, ann, &signal); /* not even passed on */
+    ck_assert_int_eq(sent_count(&f, sent_before, ITEM(SIGNAL)), 0);
+    fixture_advance(&f, 1);
+    request(&f, ann, &signal);
+    ck_assert_int_eq(sent_count(&f, sent_before, ITEM(SIGNAL)), 1);
     const Message *throttled = received(&f, since, ann, BODY(THROTTLED), 0);
     ck_assert_int_eq((int)throttled->throttled->scope, SIGNALBOX__V1__THROTTLED__SCOPE__ROOM);
     ck_assert_str_eq(throttled->throttled->budget, "p4_ephemeral");

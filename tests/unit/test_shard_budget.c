@@ -117,6 +117,7 @@ START_TEST(signals_beyond_the_budget_are_dropped_counted_and_told)
     send_signal(&ann, "k", "v"); /* there is one again */
     send_signal(&ann, "k", "v");
     ck_assert_uint_eq(throttled(since, 1)->count, 21);
+    ck_assert_uint_eq(throttled(since, 0)->retry_after_ms, 100);
 }
 END_TEST
 
