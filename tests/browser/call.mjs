@@ -1,109 +1,11 @@
-/**
- * A video call of two Chromium pages on two gateways.
- *
- *   SIGNALBOX_INVITE=JWT SIGNALBOX_ROOM=demo node call.mjs https://localhost:8443 https://localhost:8444
- *
- * With one URL, a balancer's, it decides who gets to which gateway.
- * With SIGNALBOX_RUN (the state directory of scripts/up) one of the gateways is killed under the call. Screenshots go to
- * $SIGNALBOX_SCREENSHOTS (default build/screenshots). Ends with "N passed, N failed".
- */
+/** A video call of two Chromium pages on two gateways, of which one is killed under the call, as is the room's shard. */
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { chromium } from 'playwright-core';
+import {
+  STEP_TIMEOUT_MS, check, decodedFrames, figure, isLocal, kill, link, open, say, shoot, statusOf, testId, until,
+} from './harness.mjs';
 
 const VIDEO_BAR_MS = 3000;
 const SHARD_DEATH_BAR_MS = 4000; // the worst case; a loaded machine is late itself
-const STEP_TIMEOUT_MS = 15000;
-
-const urls = process.argv.slice(2);
-const gateways = [urls[0], urls[1] ?? urls[0]];
-const { SIGNALBOX_INVITE: invite = '', SIGNALBOX_ROOM: roomName = 'demo' } = process.env;
-const screenshots = process.env.SIGNALBOX_SCREENSHOTS
-  ?? join(fileURLToPath(new URL('../..', import.meta.url)), 'build/screenshots');
-if (urls.length < 1 || !invite) {
-  console.error('usage: SIGNALBOX_INVITE=JWT node call.mjs GATEWAY-URL [GATEWAY-URL]');
-  process.exit(2);
-}
-mkdirSync(screenshots, { recursive: true });
-
-let passed = 0;
-let failed = 0;
-
-async function check(name, step, { isFatal = false } = {}) {
-  try {
-    await step();
-    passed += 1;
-    console.log(`ok ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAILED ${name}\n    ${error.message.split('\n').slice(0, 6).join('\n    ')}`);
-    if (isFatal) throw new Error('without this nothing else can be seen');
-  }
-}
-
-/** Prints a measurement; a short one fails the check. */
-function figure(name, valueMs, barMs) {
-  const verdict = valueMs <= barMs ? 'ok' : 'short';
-  console.log(`figure ${name} ${valueMs} ms bar <= ${barMs} ${verdict}`);
-  assert.equal(verdict, 'ok');
-}
-
-/** Evaluates until the value is as wanted: playwright's waitForFunction does not wait for asynchronous predicates. */
-async function until(page, what, evaluate, isWanted = Boolean, timeoutMs = STEP_TIMEOUT_MS) {
-  const deadline = Date.now() + timeoutMs;
-  for (;;) {
-    const value = await page.evaluate(evaluate);
-    if (isWanted(value)) return value;
-    if (Date.now() > deadline) throw new Error(`${what}: still ${JSON.stringify(value)} after ${timeoutMs} ms`);
-    await new Promise((resolve) => { setTimeout(resolve, 50); });
-  }
-}
-
-const link = (gateway, more = {}, urls = []) => {
-  const fragment = new URLSearchParams({ token: invite, room: roomName, ...more });
-  urls.forEach((url) => fragment.append('url', url));
-  return `${gateway}/demo/#${fragment}`;
-};
-
-const launch = () => chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: [
-    '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', '--no-sandbox',
-    '--autoplay-policy=no-user-gesture-required', '--allow-loopback-in-peer-connection', '--disable-quic',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run',
-  ],
-});
-
-async function open(browser, options = {}) {
-  const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1280, height: 800 }, ...options });
-  const page = await context.newPage();
-  page.errors = [];
-  page.on('pageerror', (error) => page.errors.push(error.message));
-  page.on('console', (message) => {
-    if (message.type() === 'error' || message.type() === 'warning') page.errors.push(message.text());
-  });
-  return page;
-}
-
-const shoot = (page, name) => page.screenshot({ path: join(screenshots, `${name}.png`) });
-const testId = (page, id) => page.locator(`[data-testid="${id}"]`);
-const statusOf = (page) => page.evaluate(() => Object.fromEntries(
-  ['gateway', 'shard', 'epoch', 'state'].map((name) => [
-    name, document.querySelector(`[data-testid="status-${name}"]`).textContent,
-  ]),
-));
-
-/** Frames of remote video that this page has decoded, over all its peer connections. */
-const decodedFrames = async () => {
-  const { room } = window.signalbox ?? {};
-  if (!room) return 0;
-  const { peers } = await room.getStats();
-  return Object.values(peers).flatMap((peer) => peer.reports)
-    .filter((report) => report.type === 'inbound-rtp' && report.kind === 'video')
-    .reduce((sum, report) => sum + (report.framesDecoded ?? 0), 0);
-};
 
 /** Writes down whatever a lost connection could do to a call. */
 const watchCall = () => {
@@ -122,23 +24,55 @@ const callState = async () => {
   return { sid: room.serverInfo.sid, others: [...room.participants.keys()], delivered: signaling.delivered, sent: signaling.sent };
 };
 
-/** A message that arrives at the other and is acknowledged. */
-async function say(from, to, text) {
-  if (await testId(from, 'chat-input').isHidden()) await testId(from, 'chat-button').click();
-  await testId(from, 'chat-input').fill(text);
-  await testId(from, 'chat-send').click();
-  await testId(to, 'chat-message').filter({ hasText: text }).waitFor({ state: 'attached', timeout: STEP_TIMEOUT_MS });
-  await from.locator('[data-testid="chat-message"].own:not(.pending):not(.failed)').filter({ hasText: text })
-    .waitFor({ timeout: STEP_TIMEOUT_MS });
+async function loseParts(ann, bob) {
+  await check('the death of the room\'s shard touches neither the call nor the roster', async () => {
+    for (const page of [ann, bob]) {
+      await until(page, 'all acknowledged', async () => (await window.signalbox.room.getStats()).signaling.unackedBytes,
+        (bytes) => bytes === 0);
+      await page.evaluate(watchCall);
+    }
+    const before = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
+    const { shard: killed } = await statusOf(ann);
+    const killedAt = Date.now();
+    kill(killed);
+    for (const page of [ann, bob]) {
+      await until(page, 'shard', () => document.querySelector('[data-testid="status-shard"]').textContent,
+        (shard) => shard !== killed);
+    }
+    figure('shard_death_to_new_owner_ms', Date.now() - killedAt, 'ms', SHARD_DEATH_BAR_MS);
+    const after = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
+    assert.deepEqual(after, before);
+    for (const page of [ann, bob]) assert.deepEqual(await page.evaluate(() => window.seen), []);
+    const frames = await bob.evaluate(decodedFrames);
+    await until(bob, 'frames', decodedFrames, (count) => count > frames);
+    await say(ann, bob, 'Still there?');
+  });
+
+  await check('the death of a gateway touches neither the call nor the roster', async () => {
+    await until(bob, 'all acknowledged', async () => (await window.signalbox.room.getStats()).signaling.unackedBytes,
+      (bytes) => bytes === 0);
+    for (const page of [ann, bob]) await page.evaluate(watchCall);
+    const before = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
+    kill('gateway-2');
+    await until(bob, 'gateway', () => window.signalbox.room.serverInfo.gateway, (name) => name === 'gateway-1');
+    await until(bob, 'state', () => window.signalbox.room.state, (state) => state === 'connected');
+    const after = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
+    assert.deepEqual(after, before);
+    assert.deepEqual(await bob.evaluate(() => window.seen), ['reconnecting', 'resumed', 'connected']);
+    assert.deepEqual(await ann.evaluate(() => window.seen), []);
+    const frames = await bob.evaluate(decodedFrames);
+    await until(bob, 'further frames', decodedFrames, (count) => count > frames + 10);
+    bob.errors = bob.errors.filter((text) => !text.includes('WebSocket connection')); // browsers report each attempt
+  });
 }
 
-const browser = await launch();
-try {
+/** @param {{invite: string, roomName: string}} invitation */
+export async function call(browser, gateways, invitation) {
   const ann = await open(browser);
   const bob = await open(browser);
 
   await check('the page before the call shows the camera', async () => {
-    await ann.goto(link(gateways[0]));
+    await ann.goto(link(gateways[0], invitation));
     await testId(ann, 'name-input').fill('Ann Lee');
     await until(ann, 'preview', () => document.getElementById('preview').videoWidth > 0);
     await shoot(ann, 'prejoin');
@@ -151,7 +85,7 @@ try {
   }, { isFatal: true });
 
   await check('video flows both ways soon after the second join', async () => {
-    await bob.goto(link(gateways[1], {}, [gateways[1], gateways[0]]));
+    await bob.goto(link(gateways[1], invitation, {}, [gateways[1], gateways[0]]));
     await testId(bob, 'name-input').fill('Bob Moreno');
     await until(bob, 'preview', () => document.getElementById('preview').videoWidth > 0);
     const start = Date.now();
@@ -161,13 +95,13 @@ try {
       until(bob, 'frames decoded by the second', decodedFrames, (frames) => frames > 0),
     ]);
     const tookMs = Date.now() - start;
-    figure('video_both_ways_ms', tookMs, VIDEO_BAR_MS);
+    figure('video_both_ways_ms', tookMs, 'ms', VIDEO_BAR_MS);
   });
 
   await check('the room is on one shard, its people on two gateways', async () => {
     const [a, b] = [await statusOf(ann), await statusOf(bob)];
     console.log(`    ${a.gateway} and ${b.gateway}, ${a.shard} and ${b.shard}, epoch ${a.epoch}`);
-    if (urls.length > 1) assert.notEqual(a.gateway, b.gateway);
+    if (gateways[0] !== gateways[1]) assert.notEqual(a.gateway, b.gateway); // a balancer decides
     assert.equal(a.shard, b.shard);
     assert.match(a.shard, /\w/);
     assert.deepEqual([a.state, b.state], ['connected', 'connected']);
@@ -218,7 +152,7 @@ try {
     await mobile.addInitScript(() => {
       navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('none', 'NotFoundError'));
     });
-    await mobile.goto(link(gateways[0], { name: 'Cleo', autojoin: '1' }));
+    await mobile.goto(link(gateways[0], invitation, { name: 'Cleo', autojoin: '1' }));
     await until(mobile, 'state', () => window.signalbox?.room.state, (state) => state === 'connected');
     await until(mobile, 'frames from two', decodedFrames, (frames) => frames > 20);
     await testId(ann, 'tile').and(ann.locator('[data-name="Cleo"]')).waitFor({ timeout: STEP_TIMEOUT_MS });
@@ -228,47 +162,7 @@ try {
     await testId(ann, 'tile').and(ann.locator('[data-name="Cleo"]')).waitFor({ state: 'detached', timeout: STEP_TIMEOUT_MS });
   });
 
-  if (process.env.SIGNALBOX_RUN) {
-    await check('the death of the room\'s shard touches neither the call nor the roster', async () => {
-      for (const page of [ann, bob]) {
-        await until(page, 'all acknowledged', async () => (await window.signalbox.room.getStats()).signaling.unackedBytes,
-          (bytes) => bytes === 0);
-        await page.evaluate(watchCall);
-      }
-      const before = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
-      const { shard: killed } = await statusOf(ann);
-      const killedAt = Date.now();
-      process.kill(Number(readFileSync(join(process.env.SIGNALBOX_RUN, `${killed}.pid`), 'utf8')), 'SIGKILL');
-      for (const page of [ann, bob]) {
-        await until(page, 'shard', () => document.querySelector('[data-testid="status-shard"]').textContent,
-          (shard) => shard !== killed);
-      }
-      figure('shard_death_to_new_owner_ms', Date.now() - killedAt, SHARD_DEATH_BAR_MS);
-      const after = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
-      assert.deepEqual(after, before);
-      for (const page of [ann, bob]) assert.deepEqual(await page.evaluate(() => window.seen), []);
-      const frames = await bob.evaluate(decodedFrames);
-      await until(bob, 'frames', decodedFrames, (count) => count > frames);
-      await say(ann, bob, 'Still there?');
-    });
-
-    await check('the death of a gateway touches neither the call nor the roster', async () => {
-      await until(bob, 'all acknowledged', async () => (await window.signalbox.room.getStats()).signaling.unackedBytes,
-        (bytes) => bytes === 0);
-      for (const page of [ann, bob]) await page.evaluate(watchCall);
-      const before = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
-      process.kill(Number(readFileSync(join(process.env.SIGNALBOX_RUN, 'gateway-2.pid'), 'utf8')), 'SIGKILL');
-      await until(bob, 'gateway', () => window.signalbox.room.serverInfo.gateway, (name) => name === 'gateway-1');
-      await until(bob, 'state', () => window.signalbox.room.state, (state) => state === 'connected');
-      const after = { bob: await bob.evaluate(callState), ann: await ann.evaluate(callState) };
-      assert.deepEqual(after, before);
-      assert.deepEqual(await bob.evaluate(() => window.seen), ['reconnecting', 'resumed', 'connected']);
-      assert.deepEqual(await ann.evaluate(() => window.seen), []);
-      const frames = await bob.evaluate(decodedFrames);
-      await until(bob, 'further frames', decodedFrames, (count) => count > frames + 10);
-      bob.errors = bob.errors.filter((text) => !text.includes('WebSocket connection')); // browsers report each attempt
-    });
-  }
+  if (isLocal) await loseParts(ann, bob);
 
   await check('leaving is seen by the other, and the last one leaves', async () => {
     await testId(bob, 'leave-button').click();
@@ -280,10 +174,5 @@ try {
   });
 
   await check('no page reported an error', async () => assert.deepEqual([...ann.errors, ...bob.errors], []));
-} catch (error) {
-  console.log(`stopped: ${error.message}`);
-} finally {
-  await browser.close();
+  await Promise.all([ann, bob].map((page) => page.context().close()));
 }
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed === 0 ? 0 : 1);

@@ -217,11 +217,11 @@ class ComposeTest(unittest.TestCase):
         invitation = self.ctl("token", "--invite", "--room", "browser-test")
         screenshots = self.directory / "screenshots"
         environment = {**os.environ, "SIGNALBOX_INVITE": invitation, "SIGNALBOX_ROOM": "browser-test",
-                       "SIGNALBOX_SCREENSHOTS": str(screenshots)}
+                       "SIGNALBOX_ARTIFACTS": str(screenshots)}
         environment.pop("SIGNALBOX_RUN", None)  # its cluster has no processes of scripts/up to kill
         browser = chart.ROOT / "tests" / "browser"
         self.assertTrue((browser / "node_modules").exists(), f"npm ci in {browser} first; scripts/test does so")
-        output = engines.run("node", browser / "call.mjs", f"https://localhost:{PORT}", env=environment)
+        output = engines.run("node", browser / "main.mjs", f"https://localhost:{PORT}", env=environment)
         self.assertRegex(output, r"\d+ passed, 0 failed")
 
     def test_2_turn_lets_in_whom_the_gateways_send(self):
