@@ -1,0 +1,113 @@
+"""Sessions under tokens, keys and secrets that change while they last."""
+import asyncio
+import signal
+
+from cluster import API_KEY, API_SECRET, merged, mint, wait_for
+from cluster_case import ClusterCase
+from wire import pb
+
+NEW_SECRET = "another-secret-of-the-cluster-for-the-rotation-test"
+
+
+def track(name, source):
+    return pb.Track(id=name, kind=pb.Track.VIDEO if source == pb.CAMERA else pb.Track.AUDIO, source=source)
+
+
+def publish(name, source):
+    return pb.ClientMessage(publish_track=pb.PublishTrack(track=track(name, source)))
+
+
+class SessionTest(ClusterCase):
+    cluster_options = {"gateways": 2, "shards": 2}
+
+    async def reload(self, **changes):
+        """New settings for both gateways, by SIGHUP; waits until they are in force."""
+        for number in (1, 2):
+            name = f"gateway-{number}"
+            self.cluster.write_config(name, merged(self.cluster.gateway_config(name), changes))
+            gateway = self.cluster.gateway(number)
+            before = gateway.log().count("reloaded")
+            gateway.signal(signal.SIGHUP)
+            await asyncio.to_thread(wait_for, lambda: gateway.log().count("reloaded") > before, f"{name} to reload")
+
+    async def test_a_refreshed_token_brings_its_grants_and_they_survive_a_resume(self):
+        ann, bob = await self.join("ann", "grants"), await self.join("bob", "grants", 2)
+        for name, source in (("cam", pb.CAMERA), ("mic", pb.MICROPHONE)):
+            self.assertEqual((await ann.request(publish(name, source))).code, pb.OK)
+        tracks = lambda: sorted(t.id for t in bob.roster[ann.sid].tracks)
+        await bob.until(lambda: ann.sid in bob.roster and tracks() == ["cam", "mic"])
+        token = mint("ann", "grants", grants={"canPublishSources": ["microphone"]})
+        self.assertEqual((await ann.request(pb.ClientMessage(refresh_token=pb.RefreshToken(token=token)))).code, pb.OK)
+        self.assertEqual(ann.counts["token_refresh"], 1)
+        await bob.until(lambda: tracks() == ["mic"])
+        self.assertEqual(list(bob.roster[ann.sid].permissions.can_publish_sources), [pb.MICROPHONE])
+        self.assertEqual((await ann.request(publish("cam", pb.CAMERA))).code, pb.FORBIDDEN)
+        await ann.drop()
+        await ann.resume(self.cluster.url(2))
+        self.assertTrue(ann.hello_ok.recovered)
+        self.assertEqual((await ann.request(publish("cam", pb.CAMERA))).code, pb.FORBIDDEN)
+        self.assertEqual([t.id for t in ann.hello_ok.self.tracks], ["mic"])
+
+    async def test_a_token_that_a_newer_one_has_superseded_is_refused(self):
+        ann = await self.join("ann", "rotation")
+        first = ann.resume_token
+        await ann.drop()
+        updated = lambda: sum(self.cluster[name].metric('signalbox_session_commands_total{outcome="updated"}')
+                              for name in self.cluster.shard_names)
+        before = updated()
+        await ann.resume(self.cluster.url(2))
+        # The owner hears within a second that the new token has arrived.
+        await asyncio.to_thread(wait_for, lambda: updated() > before, "the confirmation")
+        thief = self.client()
+        thief.resume_token, thief.attempt = first, 7
+        with self.assertRaises(ConnectionError):
+            await thief.resume(self.cluster.url(1))
+        self.assertEqual((thief.close_code, thief.leave.action), (4301, pb.STOP))
+        self.assertIsNone(ann.close_code)
+
+    async def test_sessions_outlive_the_rotation_of_the_clusters_secret(self):
+        ann = await self.join("ann", "secret")
+        old = self.cluster.gateway_config("gateway-1")["cluster"]["secret"]
+        await self.reload(cluster={"secret": NEW_SECRET, "previous_secret": old})
+        await ann.drop()
+        await ann.resume(self.cluster.url(2))  # with a token of the old secret
+        self.assertTrue(ann.hello_ok.recovered)
+        await self.reload(cluster={"secret": NEW_SECRET})
+        await ann.drop()
+        await ann.resume(self.cluster.url(1))  # with one of the new
+        self.assertTrue(ann.hello_ok.recovered)
+        await self.reload()
+
+    async def test_a_withdrawn_key_ends_its_sessions_and_nobody_comes_back(self):
+        ann, bob = await self.join("ann", "key"), await self.join("bob", "key", 2)
+        await bob.drop()
+        await self.reload(keys=({"project": "default", "key": "APIother", "secret": API_SECRET},))
+        await ann.until(lambda: ann.close_code is not None)
+        self.assertEqual((ann.close_code, ann.leave.reason, ann.leave.action), (4305, pb.TOKEN_REVOKED, pb.STOP))
+        for client in (ann, bob):
+            with self.assertRaises(ConnectionError):
+                await client.resume(self.cluster.url(1))
+            self.assertEqual(client.close_code, 4305)
+        await self.reload()
+        cleo = await self.join("cleo", "key", token=mint("cleo", "key", iss=API_KEY))
+        await cleo.until(lambda: cleo.identities() == ["cleo"])
+        for client in (ann, bob):  # revocation beats resume, also once the key is back
+            with self.assertRaises(ConnectionError):
+                await client.resume(self.cluster.url(2))
+            self.assertEqual(client.leave.action, pb.STOP)
+
+
+class NewOwnerTest(ClusterCase):
+    cluster_options = {"gateways": 2, "shards": 2}
+
+    async def test_a_resume_after_the_rooms_shard_has_died(self):
+        ann, bob = await self.join("ann", "epoch"), await self.join("bob", "epoch", 2)
+        await self.all_see([ann, bob], ["ann", "bob"])
+        gone, sid = ann.hello_ok.shard, ann.sid
+        await ann.drop()
+        await asyncio.to_thread(self.cluster.kill, gone)
+        await ann.resume(self.cluster.url(2), 30)
+        self.assertEqual(ann.sid, sid)
+        self.assertNotEqual(ann.hello_ok.shard, gone)
+        await self.all_see([ann, bob], ["ann", "bob"])
+        self.assertEqual([kind for kind, who in bob.history if who == sid], ["joined"])
