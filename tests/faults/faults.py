@@ -12,11 +12,17 @@ from fleet import ODD_SEATS, ODD_SEATS_MOVED, present, wait_for
 Fault = collections.namedtuple("Fault", "name what lasts_s bound_s from_end quiet rank start mend", defaults=(0, None, None))
 
 
+def whole(fleet):
+    return len(fleet.processes) == len(fleet.names())
+
+
 def choose(fleet, kind, n):
-    """The `n`th of its kind, but for shards: see Fleet.shards_in_company()."""
+    """The `n`th of its kind, in an order that makes the fault one: see Fleet.nats_by_use() and Fleet.shards_in_company()."""
     name = f"{kind}-{n}"
-    if kind == "shard" and len(fleet.processes) == len(fleet.names()):
+    if kind == "shard" and whole(fleet):
         name = fleet.shards_in_company()[n - 1]
+    if kind == "nats" and whole(fleet):
+        name = fleet.nats_by_use()[n - 1]
     fleet.victims[kind, n] = name
     return name
 
@@ -66,6 +72,12 @@ def restart_nats(fleet, swarm, n):
     name = choose(fleet, "nats", n)
     fleet.terminate_all(*present(fleet, name))
     fleet.launch(name)
+
+
+def kill_leader(fleet, swarm, n):
+    name = fleet.log_leader() or fleet.nats_names[0]
+    fleet.victims["nats-leader", n] = name
+    fleet.kill_all(*present(fleet, name))
 
 
 def kill_all_nats(fleet, swarm, n):
@@ -128,7 +140,7 @@ def launch_everything(fleet, swarm, n):
 
 SINGLE = [
     Fault("gateway_kill", "SIGKILL of a gateway", 4, 10, False, False, 1, kill("gateway"), launch("gateway")),
-    Fault("gateway_stop", "SIGSTOP of a gateway for 16 s", 16, 20, False, False, 0, send("gateway", signal.SIGSTOP),
+    Fault("gateway_stop", "SIGSTOP of a gateway for 16 s", 16, 30, False, False, 0, send("gateway", signal.SIGSTOP),
           resume("gateway")),
     Fault("gateway_drain", "SIGTERM of a gateway", 4, 5, False, False, 2, send("gateway", signal.SIGTERM),
           end_and_launch("gateway")),
@@ -136,9 +148,11 @@ SINGLE = [
     Fault("shard_stop", "SIGSTOP of a shard for 10 s", 10, 4, False, True, 0, send("shard", signal.SIGSTOP),
           resume("shard")),
     Fault("shard_drain", "SIGTERM of a shard", 4, 1.5, False, True, 2, send("shard", signal.SIGTERM), end_and_launch("shard")),
-    Fault("nats_kill", "SIGKILL of one NATS server of three", 5, 10, False, True, 0, kill("nats"), launch("nats")),
-    Fault("nats_restart", "restart of one NATS server of three", 2, 10, False, True, 0, restart_nats, launch("nats")),
-    Fault("nats_freeze", "SIGSTOP of one NATS server of three for 5 s", 5, 10, False, True, 0, send("nats", signal.SIGSTOP),
+    Fault("nats_kill", "SIGKILL of one NATS server of three", 5, 5, False, True, 0, kill("nats"), launch("nats")),
+    Fault("nats_leader_kill", "SIGKILL of the NATS server that leads the view log", 12, 12, False, True, 0, kill_leader,
+          launch("nats-leader")),
+    Fault("nats_restart", "restart of one NATS server of three", 2, 5, False, True, 0, restart_nats, launch("nats")),
+    Fault("nats_freeze", "SIGSTOP of one NATS server of three for 5 s", 5, 5, False, True, 0, send("nats", signal.SIGSTOP),
           resume("nats")),
     Fault("nats_all", "all NATS servers killed, and back after 5 s", 5, 10, True, True, 0, kill_all_nats, launch_all_nats),
     Fault("client_loss_5s", "half of the clients have no network for 5 s", 5, 5, True, False, 0, cut_clients, mend_clients),

@@ -217,6 +217,14 @@ class Fleet(Cluster):
                         return stream["cluster"]["leader"]
         return None
 
+    def nats_by_use(self):
+        """NATS servers, the one with the most processes on it first, the leader of the view log last: whoever loses that one
+        waits for another."""
+        view, ids = self.view(), self.nats_ids()
+        used = [ids.get(node.get("natsServer")) for node in view["shards"] + view["gateways"]]
+        leader = wait_for(self.log_leader, "a leader of the view log")
+        return sorted(self.nats_names, key=lambda name: (name == leader, -used.count(name)))
+
     def shards_in_company(self):
         """Shards on whose NATS server there is another process, and then the others. The silence of a process that is alone
         on its server may be the server's, and gets patience."""

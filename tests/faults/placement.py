@@ -286,7 +286,7 @@ def main():
                     fleet.abandon()
                 fleet = None
             (passed if ok else failed).append(name_of(case))
-            print(f"{'ok' if ok else 'FAILED'} {name_of(case)} ({time.monotonic() - began:.1f} s)", flush=True)
+            print(f"{'ok' if ok else 'not ok'} {name_of(case)} ({time.monotonic() - began:.1f} s)", flush=True)
         if fleet is not None:
             try:
                 fleet.stop()

@@ -141,7 +141,7 @@ class Results(Figures):
                 fleet = None
             with self.lock:
                 (self.passed if ok else self.failed).append(case.name)
-                print(f"{'ok' if ok else 'FAILED'} {case.name} ({time.monotonic() - began:.1f} s)", flush=True)
+                print(f"{'ok' if ok else 'not ok'} {case.name} ({time.monotonic() - began:.1f} s)", flush=True)
         if fleet is not None:
             try:
                 fleet.stop()

@@ -3,8 +3,10 @@
 #include "tests/load/roster.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SIZE = 3 };
 
@@ -223,6 +225,40 @@ START_TEST(keeps_to_its_window)
 }
 END_TEST
 
+/* What tests/faults/history.py goes by. */
+START_TEST(writes_down_what_it_saw)
+{
+    char path[] = "/tmp/signalbox-history-XXXXXX", header[HISTORY_HEADER_SIZE];
+    struct history_record record;
+    close(mkstemp(path));
+    worker.history = history_open(path);
+    ck_assert_ptr_nonnull(worker.history);
+    take_out(0, &people[1].sid);
+    people[2].muted = true;
+    history_add_own(&people[2], HISTORY_WHOLE, 5, -1);
+    ck_assert(history_close(&worker.history));
+    ck_assert_ptr_null(worker.history);
+
+    FILE *file = fopen(path, "re");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fread(header, sizeof header, 1, file), 1);
+    ck_assert(strncmp(header, "signalbox history 1\nSEAT SESSION ", 33) == 0);
+    ck_assert_uint_eq(fread(&record, sizeof record, 1, file), 1);
+    ck_assert_int_eq(record.kind, HISTORY_SAW_LEAVE);
+    ck_assert_uint_eq(record.who, people[0].number);
+    ck_assert_uint_eq(record.seat, 1);
+    ck_assert_uint_eq(record.tag, history_tag(&people[1].sid));
+    ck_assert_uint_eq(fread(&record, sizeof record, 1, file), 1);
+    ck_assert_int_eq(record.kind, HISTORY_WHOLE);
+    ck_assert_uint_eq(record.seat, 2);
+    ck_assert_uint_eq(record.number, 5);
+    ck_assert_uint_eq(record.value, 0);
+    ck_assert_uint_eq(fread(&record, sizeof record, 1, file), 0);
+    fclose(file);
+    unlink(path);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("swarm_checks");
@@ -241,6 +277,7 @@ int main(void)
     tcase_add_test(tests, sees_a_message_that_never_came);
     tcase_add_test(tests, sees_a_message_that_nobody_sent);
     tcase_add_test(tests, keeps_to_its_window);
+    tcase_add_test(tests, writes_down_what_it_saw);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
