@@ -58,7 +58,7 @@ def end_and_launch(kind):
     def mend(fleet, swarm, n):
         name = fleet.victims[kind, n]
         if name in fleet.processes:
-            fleet.terminate_all(name)
+            fleet.wait_end(name)
         fleet.launch(name)
     return mend
 
@@ -70,7 +70,8 @@ def signal_present(fleet, name, number):
 
 def restart_nats(fleet, swarm, n):
     name = choose(fleet, "nats", n)
-    fleet.terminate_all(*present(fleet, name))
+    if name in fleet.processes:
+        fleet.terminate(name)
     fleet.launch(name)
 
 
@@ -125,7 +126,7 @@ def mend_gateway(fleet, swarm, n):
 def restart_one_by_one(fleet, swarm, n):
     for name in fleet.names():
         swarm.mark(f"restart of {name}")
-        fleet.terminate_all(name)
+        fleet.terminate(name)
         fleet.launch(name)
         fleet.wait_whole()
 
@@ -148,11 +149,11 @@ SINGLE = [
     Fault("shard_stop", "SIGSTOP of a shard for 10 s", 10, 4, False, True, 0, send("shard", signal.SIGSTOP),
           resume("shard")),
     Fault("shard_drain", "SIGTERM of a shard", 4, 1.5, True, True, 2, send("shard", signal.SIGTERM), end_and_launch("shard")),
-    Fault("nats_kill", "SIGKILL of one NATS server of three", 5, 5, False, True, 0, kill("nats"), launch("nats")),
+    Fault("nats_kill", "SIGKILL of one NATS server of three", 5, 8, False, True, 0, kill("nats"), launch("nats")),
     Fault("nats_leader_kill", "SIGKILL of the NATS server that leads the view log", 12, 12, False, True, 0, kill_leader,
           launch("nats-leader")),
-    Fault("nats_restart", "restart of one NATS server of three", 2, 5, False, True, 0, restart_nats, launch("nats")),
-    Fault("nats_freeze", "SIGSTOP of one NATS server of three for 5 s", 5, 5, False, True, 0, send("nats", signal.SIGSTOP),
+    Fault("nats_restart", "restart of one NATS server of three", 2, 8, False, True, 0, restart_nats, launch("nats")),
+    Fault("nats_freeze", "SIGSTOP of one NATS server of three for 5 s", 5, 8, False, True, 0, send("nats", signal.SIGSTOP),
           resume("nats")),
     Fault("nats_all", "all NATS servers killed, and back after 5 s", 5, 10, True, True, 0, kill_all_nats, launch_all_nats),
     Fault("client_loss_5s", "half of the clients have no network for 5 s", 5, 5, True, False, 0, cut_clients, mend_clients),

@@ -138,15 +138,16 @@ class Fleet(Cluster):
     def thaw(self, name):
         self.processes[name].signal(signal.SIGCONT)
 
-    def terminate_all(self, *names):
-        """SIGTERM to all of them together, and good ends."""
-        ending = [self.processes.pop(name) for name in names]
-        for process in ending:
-            process.signal(signal.SIGTERM)
-        for process in ending:
-            process.wait()
-            # nats-server ends a SIGTERM with status 1.
-            self._check_ended(process, process.popen.returncode if process.name.startswith("nats") else 0)
+    def terminate(self, name, want_status=0):
+        self.processes[name].signal(signal.SIGTERM)
+        self.wait_end(name, want_status)
+
+    def wait_end(self, name, want_status=0):
+        """The good end of what was told to end."""
+        process = self.processes.pop(name)
+        process.wait()
+        # nats-server ends a SIGTERM with status 1.
+        self._check_ended(process, process.popen.returncode if name.startswith("nats") else want_status)
 
     def kill_all(self, *names):
         dying = [self.processes.pop(name) for name in names]

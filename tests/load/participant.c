@@ -359,6 +359,7 @@ static void take_epoch(struct participant *participant, const char *text)
 static void arrived(struct participant *participant)
 {
     participant->attempts = 0;
+    participant->reconnect_ms = 0;
     history_add_own(participant, HISTORY_WHOLE, 0, 0);
     set_state(participant, PARTICIPANT_JOINED);
     rearm(participant, clock_mono_ms() + participant->worker->ping_interval_ms);
@@ -494,6 +495,12 @@ static void on_leave(struct participant *participant, const Signalbox__V1__Leave
     participant->retry_after_ms = leave->retry_after_ms;
 }
 
+static void on_reconnect(struct participant *participant, const Signalbox__V1__Reconnect *reconnect)
+{
+    participant->reconnect_ms = clock_mono_ms() + worker_random(participant->worker, reconnect->spread_ms + 1);
+    participant_arm(participant, participant->reconnect_ms);
+}
+
 static void on_result(struct participant *participant, const Signalbox__V1__Result *result)
 {
     history_add_own(participant, HISTORY_ANSWERED, result->code, 0);
@@ -544,6 +551,9 @@ static void dispatch(struct participant *participant, const Signalbox__V1__Serve
         take_epoch(participant, message->moved->epoch);
         directed_repeat_all(participant);
         break;
+    case SIGNALBOX__V1__SERVER_MESSAGE__BODY_RECONNECT:
+        on_reconnect(participant, message->reconnect);
+        break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_DEGRADED:
         if (!message->degraded->degraded)
             directed_repeat_all(participant);
@@ -590,8 +600,21 @@ static void give_up(struct participant *participant)
     wait_and_retry(participant, 0);
 }
 
+/* Breaks before it makes, where the protocol lets a client keep the first connection until it has the second. */
+static void go_elsewhere(struct participant *participant)
+{
+    history_add_own(participant, HISTORY_LOST, 0, 0);
+    participant_cut(participant);
+    participant->attempts = 1;
+    participant_connect(participant, clock_mono_us());
+}
+
 static void keep_up(struct participant *participant, int64_t now_ms)
 {
+    if (participant->reconnect_ms != 0 && participant->reconnect_ms <= now_ms) {
+        go_elsewhere(participant);
+        return;
+    }
     int64_t next_ms = directed_upkeep(participant, now_ms);
     int64_t ping_ms = participant->heard_ms + participant->worker->ping_interval_ms;
     if (participant->sync_ms != 0 && participant->sync_ms <= now_ms) {
@@ -613,6 +636,8 @@ static void keep_up(struct participant *participant, int64_t now_ms)
         ping_ms = now_ms + DEAD_MS;
     }
     participant_arm(participant, ping_ms < next_ms ? ping_ms : next_ms);
+    if (participant->reconnect_ms != 0)
+        participant_arm(participant, participant->reconnect_ms);
 }
 
 static void on_timer(struct timer *timer, int64_t now_ms)

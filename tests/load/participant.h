@@ -70,8 +70,9 @@ struct participant {
     int64_t connect_us;
     int64_t heard_ms;
     int64_t muted_due_us;
-    int64_t ack_ms;  /* 0: nothing to acknowledge */
-    int64_t sync_ms; /* a sync_state that is not answered by then is asked again; 0: none */
+    int64_t ack_ms;       /* 0: nothing to acknowledge */
+    int64_t reconnect_ms; /* when to go to another gateway, having been asked to; 0: not */
+    int64_t sync_ms;      /* a sync_state that is not answered by then is asked again; 0: none */
     uint64_t seq, snapshot_seq;
     uint64_t behind_seq; /* the server's position at the last pong, if this was not there yet */
     uint32_t retry_after_ms;
