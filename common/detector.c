@@ -1,6 +1,7 @@
 #include "common/detector.h"
 
 #include "common/mem.h"
+#include "common/sim_fault.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -402,8 +403,12 @@ static bool removable(const struct detector *detector, const struct peer *accuse
 {
     uint32_t notice_ms =
         accused->gone_ms != 0 ? detector->times.gone_ms - detector->times.suspect_ms : detector->times.notice_ms;
+    if (SIM_FAULT(NO_NOTICE))
+        notice_ms = 0;
     if (accused->accuse_ms == 0 || now_ms - accused->accuse_ms < notice_ms)
         return false;
+    if (SIM_FAULT(NO_QUORUM))
+        return true;
     if (accused->address.kind == NODE_GATEWAY)
         return quorum_concurs(detector, detector->view, accused, notice_ms, now_ms);
     for (size_t i = 0; i < detector->view_count; i++) {
@@ -472,6 +477,10 @@ bool detector_may_act(struct detector *detector, int64_t now_ms)
         return false;
     if (detector->appended_ms != 0 && now_ms - detector->appended_ms <= detector->times.fence_ms)
         return true;
+    if (SIM_FAULT(NO_FENCE))
+        return true;
+    if (SIM_FAULT(FENCE_REOPENS))
+        return quorum_is_heard(detector, now_ms);
     if (!detector->needs_append && !quorum_is_heard(detector, now_ms))
         detector->needs_append = true;
     return !detector->needs_append;

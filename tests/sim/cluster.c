@@ -2,7 +2,6 @@
 
 #include "common/bus.h"
 #include "common/mem.h"
-#include "common/sim_fault.h"
 #include "tests/sim/cluster_wiring.h"
 #include "tests/sim/story.h"
 #include <assert.h>
@@ -296,6 +295,13 @@ void process_cut(struct process *process, int64_t ms)
     cluster_push(world, event);
 }
 
+void process_drain(struct process *process, uint32_t within_ms)
+{
+    cluster_tell(process->world, "%s drains within %u ms", process->address.id, within_ms);
+    process->leave_by_ms = process->world->now_ms + within_ms;
+    membership_drain(process->membership, within_ms, process->world->now_ms);
+}
+
 void process_leave(struct process *process)
 {
     cluster_tell(process->world, "%s leaves", process->address.id);
@@ -349,6 +355,8 @@ static void process_turn(struct process *process)
     }
     if (process->rejoin_wanted)
         wiring_rejoin(process);
+    if (process->leave_wanted && !process->leaving)
+        process_leave(process);
     if (process->release_wanted) {
         process->release_wanted = false;
         links_release(process->links, now_ms);
@@ -428,8 +436,6 @@ struct world *cluster_new(uint64_t seed, int shards, int gateways, struct story 
     world->shards = shards;
     world->gateways = gateways;
     world->times = membership_default_times;
-    if (SIM_FAULT(NO_NOTICE))
-        world->times.detector.notice_ms = 0;
     timer_wheel_init(&world->wheel, world->now_ms);
     world->keyring = jwt_keyring_new(0);
     if (jwt_keyring_add_secret(world->keyring, "sim", "key", secret, error, sizeof error) != 0)

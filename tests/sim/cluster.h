@@ -32,6 +32,9 @@ enum { CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PROCESSES_MAX = 72 };
     X(LOG_UNKNOWN, "appends with an unknown outcome")                                                                  \
     X(LOG_SLOW, "log requests slow")                                                                                   \
     X(LEAVE, "graceful leaves")                                                                                        \
+    X(DRAIN, "shards drained")                                                                                         \
+    X(LOADED, "shards under pressure, or relieved of it")                                                              \
+    X(FULL, "shards that were full for a while")                                                                       \
     X(JOIN, "joins of a new process")                                                                                  \
     X(REMOVAL, "removals by others")                                                                                   \
     X(REJOIN, "rejoins as a new incarnation")                                                                          \
@@ -59,9 +62,12 @@ struct process {
     struct links *links;
     char region[REGION_MAX + 1];
     uint32_t weight;
+    enum membership_pressure pressure;
+    int64_t full_until_ms;
+    int64_t leave_by_ms;     /* a drain's deadline; 0: none */
     struct gateway *gateway; /* one of the two */
     struct shard *shard;
-    bool alive, bus_up, acting, flush_wanted, release_wanted, rejoin_wanted, ended, leaving;
+    bool alive, bus_up, acting, flush_wanted, release_wanted, rejoin_wanted, leave_wanted, ended, leaving;
     uint64_t life; /* of the process; incarnations may change within it */
     int64_t paused_until_ms;
     int64_t cut_until_ms; /* from the bus */
@@ -189,6 +195,8 @@ void process_start(struct process *process);
 void process_crash(struct process *process);
 void process_pause(struct process *process, int64_t ms);
 void process_cut(struct process *process, int64_t ms);
+/* A shard hands its rooms over and leaves. */
+void process_drain(struct process *process, uint32_t within_ms);
 void process_leave(struct process *process);
 bool process_runs(const struct process *process);
 /* As the wiring sees it. */

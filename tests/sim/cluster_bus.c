@@ -2,7 +2,6 @@
 
 #include "common/bus.h"
 #include "common/mem.h"
-#include "common/sim_fault.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -217,9 +216,6 @@ void cluster_log_handle(struct world *world, struct event *event)
             delay_max_ms = LOG_TIMEOUT_MS;
             if (reachable && cluster_chance(world, 500)) {
                 log_append(world, event);
-            } else if (SIM_FAULT(ASSUME_APPEND)) {
-                answer.result = VIEWLOG_OK;
-                answer.number = event->number + 1;
             }
         } else {
             world->injected[INJECTED_LOG_FAILED]++;

@@ -9,8 +9,7 @@ enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, NATS_SERVERS = 2 };
 
 bool process_may_act(struct process *process)
 {
-    bool may_act = membership_may_act(process->membership, process->world->now_ms);
-    return may_act || (SIM_FAULT(NO_FENCE) && process->shard != NULL);
+    return membership_may_act(process->membership, process->world->now_ms);
 }
 
 /* --- links ----------------------------------------------------------------------------------------------------- */
@@ -113,6 +112,22 @@ static void note_suspension(struct process *process)
     cluster_tell(process->world, "%s %s", process->address.id, acting ? "acts" : "suspends itself");
 }
 
+/* As shard/process.c does it with what it has measured. */
+static void note_load(struct process *process)
+{
+    int64_t now_ms = process->world->now_ms;
+    bool empty = shard_stats(process->shard).rooms == 0;
+    struct membership_load load = {
+        .empty = empty, .full = now_ms < process->full_until_ms, .pressure = process->pressure};
+    shard_set_full(process->shard, load.full);
+    membership_set_load(process->membership, &load, now_ms);
+    if (process->leave_by_ms == 0 || process->leaving)
+        return;
+    enum drain_progress progress = membership_drain_progress(process->membership);
+    if ((progress == DRAIN_DONE && empty) || progress == DRAIN_NO_HEIR || now_ms >= process->leave_by_ms)
+        process->leave_wanted = true;
+}
+
 static void on_heartbeat(void *ctx)
 {
     struct process *process = ctx;
@@ -143,6 +158,8 @@ static void on_heartbeat(void *ctx)
     beat.joining = state < MEMBERSHIP_ACTIVE;
     beat.leaving = state == MEMBERSHIP_LEAVING;
     note_suspension(process);
+    if (process->shard != NULL)
+        note_load(process);
     struct payload *payload = payload_pack(&beat.base);
     cluster_publish(process, EVENT_HEARTBEAT, "", payload);
     payload_unref(&payload);
@@ -369,6 +386,7 @@ void wiring_rejoin(struct process *process)
     wiring_close_node(process);
     wiring_name(process, process->address.kind);
     if (process->shard != NULL) {
+        process->ended = process->leave_by_ms != 0; /* it had given its rooms up in any case */
         shard_free(&process->shard);
         wiring_open_core(process, NULL, NULL);
     }

@@ -12,6 +12,7 @@ enum {
     ROSTERS_MS = 90 * 1000,
     /* Windows that began to run in the trouble end, with what they hide. */
     AFTERMATH_MS = 45 * 1000,
+    ROLL_MS = 2000,
     STEP_MAX_MS = 400,
     FLEET_EVERY = 100,
     FLEET_SHARDS = 8,
@@ -90,6 +91,31 @@ static void lose_leader(struct world *world)
     cluster_tell(world, "the log has no leader");
 }
 
+static void load(struct world *world, struct process *shard)
+{
+    if (world_random(world, 3) == 0) {
+        world->injected[INJECTED_FULL]++;
+        shard->full_until_ms = world->now_ms + between(world, 1000, 8000);
+        cluster_tell(world, "%s is full", shard->address.id);
+        return;
+    }
+    world->injected[INJECTED_LOADED]++;
+    shard->pressure = shard->pressure == PRESSURE_HIGH ? PRESSURE_LOW : PRESSURE_HIGH;
+    cluster_tell(world, "%s is under %s pressure", shard->address.id,
+                 shard->pressure == PRESSURE_HIGH ? "high" : "low");
+}
+
+static void give_up(struct world *world, struct process *process)
+{
+    if (process->shard != NULL && world_random(world, 2) != 0) {
+        world->injected[INJECTED_DRAIN]++;
+        process_drain(process, (uint32_t)between(world, 2000, 20000));
+    } else {
+        world->injected[INJECTED_LEAVE]++;
+        process_leave(process);
+    }
+}
+
 static void befall(struct world *world)
 {
     struct process *process = draw_process(world);
@@ -101,7 +127,9 @@ static void befall(struct world *world)
         }
         return;
     }
-    if (kind < 15) {
+    if (process->shard != NULL && world_random(world, 8) == 0) {
+        load(world, process);
+    } else if (kind < 15) {
         world->injected[INJECTED_CRASH]++;
         process_crash(process);
     } else if (kind < 45 && process_runs(process)) {
@@ -117,8 +145,7 @@ static void befall(struct world *world)
     } else if (kind < 90) {
         lose_leader(world);
     } else if (!process->leaving && process_runs(process)) {
-        world->injected[INJECTED_LEAVE]++;
-        process_leave(process);
+        give_up(world, process);
     }
 }
 
@@ -240,6 +267,27 @@ static bool check_people(struct play *play, bool must)
     return well;
 }
 
+/* Events flow by themselves, and are not merely repaired now and then: what each says now the others hear soon. */
+static void call_roll(struct play *play)
+{
+    if (cluster_broken(play->world))
+        return;
+    for (int i = 0; i < play->people_count; i++)
+        if (play->people[i].wants_in)
+            model_client_say(&play->people[i]);
+    pass(play, ROLL_MS, false);
+    for (int i = 0; i < play->people_count; i++)
+        for (int n = 0; n < play->people_count; n++) {
+            const struct model_client *self = &play->people[i], *other = &play->people[n];
+            if (self == other || !self->wants_in || !other->wants_in || strcmp(self->room, other->room) != 0)
+                continue;
+            const struct model_heard *heard = model_client_heard(self, other->sid);
+            if (heard == NULL || heard->last != other->room_sent)
+                cluster_violated(play->world, "events flow", room_index(self), "%s has not heard what %s just said",
+                                 self->identity, other->identity);
+        }
+}
+
 /* --- a seed ---------------------------------------------------------------------------------------------------- */
 
 /* Views of 1, 2 and 3 shards most of all; rarely as many as 8, with 64 gateways. */
@@ -287,7 +335,8 @@ static void end_trouble(struct world *world)
     for (int i = 0; i < world->gateways + world->shards; i++) {
         struct process *process = &world->processes[i];
         memset(process->deaf_until_ms, 0, sizeof process->deaf_until_ms);
-        process->cut_until_ms = 0;
+        process->cut_until_ms = process->full_until_ms = 0;
+        process->pressure = PRESSURE_LOW;
         if (!process->alive && (i == 0 || i == world->gateways))
             start(world, process);
     }
@@ -336,6 +385,7 @@ static void calm_down(struct play *play)
         (world->now_ms - ended_ms < AFTERMATH_MS || !check_people(play, false) || !cluster_check_calm(world, false)));
     check_people(play, true);
     cluster_check_calm(world, true);
+    call_roll(play);
 }
 
 void play_seed(uint64_t seed, struct story *story, struct play_result *ret_result)
