@@ -294,6 +294,12 @@ void conn_send_text(struct conn *conn, const void *data, size_t size)
     send_frame(conn, OP_TEXT, data, size);
 }
 
+bool conn_has_input(const struct conn *conn)
+{
+    uint8_t byte;
+    return recv(conn->fd, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 void conn_close(struct conn *conn)
 {
     const struct linger at_once = {.l_onoff = 1};

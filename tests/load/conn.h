@@ -73,6 +73,8 @@ void conn_ready(struct conn *conn);
 /* A failure shows as `ended` at the next conn_ready(). Ignored unless open. */
 void conn_send(struct conn *conn, const void *data, size_t size);
 void conn_send_text(struct conn *conn, const void *data, size_t size);
+/* Whether something has arrived that was not read yet. */
+bool conn_has_input(const struct conn *conn);
 /* Cuts the connection off, in whatever state it is, by a reset: thousands at once leave the kernel nothing to wait for.
  */
 void conn_close(struct conn *conn);
