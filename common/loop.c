@@ -30,7 +30,7 @@ struct loop {
     bool now_known; /* now_ms was read in this turn */
     bool in_turn;
     int64_t lag_us; /* smoothed */
-    uint32_t stop; /* atomic */
+    uint32_t stop;  /* atomic */
 
     pthread_mutex_t posted_lock;
     struct list posted;

@@ -8,10 +8,10 @@
  * themselves by an append when they cannot hear enough of the others to be sure of their own place.
  *
  * Every change is one append with the expected last sequence; on a conflict the log is read and the change is made anew
- * on top of what is there; after an unknown outcome the log is read, never assumed. A restarted process replaces the
- * entry of its own id. A log that is behind what is known or heard of (it was lost, or lost its tail) goes on in a new
- * generation. If nobody of the last entry is heard while listening (everything was stopped), an empty view in
- * a new generation takes its place.
+ * on top of what is there; after an unknown outcome the log is read, never assumed. A restarted gateway
+ * replaces the entry of its own id; a shard removes it, and joins once that has settled. A log that is behind what is
+ * known or heard of (it was lost, or lost its tail) goes on in a new generation. If nobody of the last entry is heard
+ * while listening (everything was stopped), an empty view in a new generation takes its place.
  *
  * Free of I/O: events come in as calls with the time, actions go out through membership_actions. Threading: loop
  * thread. Views handed out are borrowed for the call unless referenced.
