@@ -2,6 +2,7 @@
 import { Room, detectSpeaking } from '../sdk/signalbox.js';
 import { Stage, PeopleList, hueOf } from './view.js';
 
+const NOTICE_MS = 4000;
 const RTT_INTERVAL_MS = 4000;
 const TOKEN_SPARE_MS = 30000;
 
@@ -14,6 +15,8 @@ let room = null;
 let stopSpeaking = null;
 let rttTimer = null;
 let unread = 0;
+let notice = '';
+let noticeTimer = null;
 const media = { mic: null, cam: null }; // MediaStreamTracks
 const wanted = { mic: true, cam: true };
 
@@ -162,9 +165,10 @@ function listen(of) {
   of.on('degraded', showState);
   of.on('restored', showState);
   of.on('moved', showState);
-  of.on('resumed', showState);
+  of.on('moving', () => showNotice('Moving to another gateway… your call goes on.'));
+  of.on('resumed', ({ recovered }) => showNotice(recovered ? 'Back, and nothing was missed.' : 'Back.'));
   of.on('rejoined', () => {
-    showState();
+    showNotice('Back as a new participant: the room had let go of you.');
     refresh(room.localParticipant);
   });
   of.on('roundTrip', showState);
@@ -207,8 +211,17 @@ function showState() {
     degraded: 'Part of the service is recovering. Your call goes on; messages wait until it is back.',
     reconnecting: 'Reconnecting… your call goes on meanwhile.',
   };
-  $('banner').textContent = banners[state] ?? '';
-  $('banner').hidden = !banners[state];
+  const text = banners[state] ?? notice;
+  $('banner').textContent = text;
+  $('banner').hidden = !text;
+}
+
+/** What has happened, for a few seconds. */
+function showNotice(text) {
+  notice = text;
+  clearTimeout(noticeTimer);
+  if (text) noticeTimer = setTimeout(() => showNotice(''), NOTICE_MS);
+  showState();
 }
 
 // Chat

@@ -170,6 +170,8 @@ export type RoomEvents = {
   reconnecting: [];
   resumed: [info: { recovered: boolean }];
   rejoined: [];
+  /** This gateway is going away: the session moves to another one within this time, without an interruption. */
+  moving: [info: { spreadMs: number }];
   degraded: [info: { reason: string }];
   restored: [];
   disconnected: [info: { reason: string; message: string }];
