@@ -72,11 +72,14 @@ class RestartTest(ClusterCase):
         for room in rooms.values():
             await self.all_see(room, ["p0", "p1", "p2"])
 
-        self.cluster.launch(gone)
+        process = self.cluster.launch(gone)
+        full_weight = "weight=100 full_weight=100"
+        before = process.log().count(full_weight)
         await asyncio.to_thread(self.cluster.wait_ready, gone)
         for number in (1, 2):
             await asyncio.to_thread(wait_for, lambda: self.cluster.gateway(number).metric("signalbox_view_shards") == 3,
                                     "a view of three shards")
+        await asyncio.to_thread(wait_for, lambda: process.log().count(full_weight) > before, "its full weight")
         fresh = await self.rooms("after")
         self.assertIn(gone, {room[0].hello_ok.shard for room in fresh.values()})
         await self.carries_on(fresh, "with the new shard")
