@@ -14,6 +14,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -21,7 +22,7 @@ from bench_results import figure, line, machine
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PEERS = ROOT / "tests/load/peers"
-OUT = ROOT / "build/bench-rooms"
+OUT = ROOT / "build/bench" / sys.argv[1] if len(sys.argv) > 1 else ROOT / "build/bench"
 UNLIMITED = "1000000"
 WINDOWS = (1, 8, 32)
 # Of the room of 2,000, at each window.
@@ -30,6 +31,8 @@ CONTROL_BAR = 0.85
 SOCKETIO_BAR = 5
 NOISY_BAR = 1.2
 STALE_BAR_MS = 250
+# client.queue_bytes: what one slow client may make a gateway hold.
+QUEUE_BYTES = 1048576
 
 ROOM_KEYS = ("joins", "negotiations", "candidates", "messages", "signals", "bytes", "delivery_bytes")
 GATEWAY_OPEN = {"limits.messages_per_s": UNLIMITED, "limits.messages_burst": UNLIMITED, "limits.bytes_per_s": "1073741824",
@@ -282,7 +285,55 @@ def coalesce(bench, members):
     bench.figure("gateway_cpu_without_coalescing", 100 * result["cpu_s"]["gateways"] / result["seconds"], "percent_of_a_core")
 
 
-BENCHMARKS = {"fanout": fanout, "noisy": noisy, "coalesce": coalesce}
+# --- slow ------------------------------------------------------------------------------------------------------------
+
+class MemoryWatch(threading.Thread):
+    """The greatest resident memory of some processes while it runs."""
+
+    def __init__(self, pids):
+        super().__init__(daemon=True)
+        self.pids, self.done = pids, threading.Event()
+        self.before = self.greatest = self.now()
+
+    def now(self):
+        pages = sum(int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def run(self):
+        while not self.done.wait(0.2):
+            self.greatest = max(self.greatest, self.now())
+
+
+def slow(bench, members):
+    """5% of the clients, in the rooms of the others, stop reading for 30 s and come back. The control is a run in which
+    nobody does."""
+    cluster = bench.cluster("cluster", bench.port, gateways=2, gateway=GATEWAY_OPEN, shard=SHARD_OPEN)
+    group = f"name=room,rooms={members // 40},size=20,senders=1,rate=10,bytes=4000,join_rate=300"
+    results, growth = {}, {}
+    for arm, stall in (("control", ""), ("slow", ",stall=5,stall_at=3,stall_for=30")):
+        step(f"slow: {arm}")
+        watch = MemoryWatch(cluster.pids("gateway"))
+        watch.start()
+        results[arm] = bench.fan(f"slow-{arm}", ["--url", cluster.urls(), "--group", group + stall, "--seconds", 45],
+                                 cluster.env)["groups"]["room"]
+        watch.done.set()
+        growth[arm] = watch.greatest - watch.before
+    slow_ones = results["slow"]["stalled"]
+    bench.figure("clients", results["slow"]["clients"], "clients")
+    bench.figure("clients_that_stopped_reading", slow_ones, "clients")
+    bench.figure("gateways_memory_growth_control", growth["control"], "bytes")
+    bench.figure("gateways_memory_growth_slow", growth["slow"], "bytes")
+    bench.figure("gateways_memory_growth_per_slow_client", growth["slow"] / max(slow_ones, 1), "bytes", "<=", QUEUE_BYTES)
+    for arm, result in results.items():
+        bench.figure(f"others_p99_{arm}", result["latency"]["p99_us"] / 1000, "ms")
+    bench.figure("others_p99_to_control", results["slow"]["latency"]["p99_us"] / results["control"]["latency"]["p99_us"], "times",
+                 "<=", NOISY_BAR)
+    bench.figure("others_disconnected", results["slow"]["disconnects"], "count", "<=", 0)
+    bench.figure("slow_clients_resumed", results["slow"]["resumed"], "clients")
+    bench.figure("slow_clients_with_a_wrong_roster", results["slow"]["rosters_wrong"], "clients", "<=", 0)
+
+
+BENCHMARKS = {"slow": slow, "fanout": fanout, "noisy": noisy, "coalesce": coalesce}
 
 
 def main():

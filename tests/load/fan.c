@@ -3,8 +3,9 @@
  *     signalbox-fan --url wss://HOST:PORT[,...] --group KEY=VALUE,... [OPTION...]
  *
  *   --url LIST        gateways that the clients are spread over; the n-th --url is cluster n - 1
- *   --group SPEC      name, rooms, size, senders, kind (message|signal), rate, outstanding, bytes, join_at (seconds
- * after the others are there), join_rate, cluster, unique_keys; may be repeated
+ *   --group SPEC      name, rooms, size, senders, kind (message|signal), rate, outstanding, bytes, join_rate, cluster,
+ *                     join_at (seconds after the others are there), unique_keys, stall (percent of the clients that
+ *                     stop reading, with stall_at and stall_for in seconds); may be repeated
  *   --dialect D       signalbox (default), control, ws, socketio
  *   --seconds S       how long to measure, --warm-up S before that (default 1)
  *   --cpu NAME=PID,...  processes whose CPU time is measured together; may be repeated
@@ -95,15 +96,20 @@ static void parse_group(struct fan *fan, char *spec)
             group->join_at_s = number;
         else if (strcmp(pair, "join_rate") == 0)
             group->join_rate = number;
+        else if (strcmp(pair, "stall_at") == 0)
+            group->stall_at_s = number;
+        else if (strcmp(pair, "stall_for") == 0)
+            group->stall_s = number;
         else if (strcmp(pair, "unique_keys") == 0)
             group->unique_keys = number != 0;
         else {
             const struct {
                 const char *key;
                 unsigned *value;
-            } numbers[] = {{"rooms", &group->rooms},     {"size", &group->size},
-                           {"senders", &group->senders}, {"outstanding", &group->outstanding},
-                           {"bytes", &group->bytes},     {"cluster", &group->cluster}};
+            } numbers[] = {{"rooms", &group->rooms},        {"size", &group->size},
+                           {"senders", &group->senders},    {"outstanding", &group->outstanding},
+                           {"bytes", &group->bytes},        {"cluster", &group->cluster},
+                           {"stall", &group->stall_percent}};
             size_t i = 0;
             while (i < sizeof numbers / sizeof numbers[0] && strcmp(numbers[i].key, pair) != 0)
                 i++;
@@ -185,15 +191,16 @@ static void make_clients(struct fan *fan)
         for (unsigned r = 0; r < group->rooms; r++, room++) {
             snprintf(fan->rooms[room].name, sizeof fan->rooms[room].name, "fan-%s-%s-%u", fan->run, group->name, r);
             for (unsigned i = 0; i < group->size; i++)
-                fan->clients[client++] =
-                    (struct fan_client){.fan = fan,
-                                        .group = group,
-                                        .room = &fan->rooms[room],
-                                        .number = i,
-                                        .conn.fd = -1,
-                                        .heard_us = group->kind == FAN_SIGNAL && group->senders > 1 && group->rate > 0
-                                                        ? mem_zalloc(group->senders * sizeof(int64_t))
-                                                        : NULL};
+                fan->clients[client++] = (struct fan_client){
+                    .fan = fan,
+                    .group = group,
+                    .room = &fan->rooms[room],
+                    .number = i,
+                    .conn.fd = -1,
+                    .stalls = i >= group->senders && i * 100 >= group->size * (100 - group->stall_percent),
+                    .heard_us = group->kind == FAN_SIGNAL && group->senders > 1 && group->rate > 0
+                                    ? mem_zalloc(group->senders * sizeof(int64_t))
+                                    : NULL};
         }
     }
 }
@@ -276,6 +283,34 @@ static void send_due(struct fan *fan, double now_s)
     }
 }
 
+static void read_or_not(struct fan_client *client, bool reads)
+{
+    struct epoll_event event = {.events = reads ? EPOLLIN : 0, .data.ptr = &client->conn};
+    if (client->conn.state != CONN_CLOSED)
+        epoll_ctl(client->fan->conns->epoll_fd, EPOLL_CTL_MOD, client->conn.fd, &event);
+}
+
+/* Those that stall do so together, and come back together: to what is left of their connections, or by their tokens. */
+static void stall(struct fan *fan, const struct options *options, double elapsed_s)
+{
+    for (unsigned i = 0; i < fan->client_count; i++) {
+        struct fan_client *client = &fan->clients[i];
+        struct fan_group *group = client->group;
+        bool away = elapsed_s >= group->stall_at_s && elapsed_s < group->stall_at_s + group->stall_s;
+        if (!client->stalls)
+            continue;
+        if (away != client->stalled) {
+            client->stalled = away;
+            group->stalled += away;
+            read_or_not(client, !away);
+        }
+        if (!away && !client->joined && client->conn.state == CONN_CLOSED && fan->joining < JOINING_MAX) {
+            group->resumed++;
+            open_client(fan, options, client);
+        }
+    }
+}
+
 static int64_t cpu_ticks(const struct cpu *cpu)
 {
     int64_t ticks = 0;
@@ -312,7 +347,12 @@ static double talk(struct fan *fan, struct options *options, unsigned next[FAN_G
             break;
         open_due(fan, options, next, false, now_s - began_s);
         send_due(fan, now_s);
+        stall(fan, options, fan->measuring ? now_s - measure_s : -1);
         take_events(fan, 1);
+    }
+    for (unsigned i = 0; i < fan->client_count; i++) {
+        struct fan_client *client = &fan->clients[i];
+        client->group->rosters_wrong += client->stalls && (!client->joined || client->roster != client->group->size);
     }
     for (size_t i = 0; i < options->cpu_count; i++)
         options->cpus[i].ticks = cpu_ticks(&options->cpus[i]) - options->cpus[i].before_ticks;
@@ -342,9 +382,11 @@ static void print_result(const struct fan *fan, const struct options *options, d
         const struct fan_group *group = &fan->groups[g];
         printf("%s\"%s\": {\"clients\": %u, \"joined\": %" PRIu64 ", \"sent\": %" PRIu64 ", \"deliveries\": %" PRIu64
                ", \"bytes_received\": %" PRIu64 ", \"disconnects\": %" PRIu64 ", \"throttled\": %" PRIu64
-               ", \"dropped\": %" PRIu64,
+               ", \"dropped\": %" PRIu64 ", \"stalled\": %" PRIu64 ", \"resumed\": %" PRIu64
+               ", \"rosters_wrong\": %" PRIu64,
                g > 0 ? ", " : "", group->name, group->rooms * group->size, group->joined, group->sent,
-               group->deliveries, group->bytes_received, group->disconnects, group->throttled, group->dropped);
+               group->deliveries, group->bytes_received, group->disconnects, group->throttled, group->dropped,
+               group->stalled, group->resumed, group->rosters_wrong);
         print_histogram("latency", &group->latency_us);
         print_histogram("staleness", &group->staleness_us);
         printf("}");
@@ -383,6 +425,7 @@ int main(int argc, char **argv)
         if (fan.clients[i].conn.fd >= 0)
             conn_close(&fan.clients[i].conn);
         free(fan.clients[i].heard_us);
+        free(fan.clients[i].resume_token);
     }
     free(fan.clients);
     free(fan.rooms);

@@ -34,9 +34,12 @@ struct fan_group {
     unsigned outstanding; /* of a room, messages that not everybody has */
     double join_at_s, join_rate;
     unsigned bytes;
-    unsigned cluster; /* which of the targets' sets */
+    unsigned cluster;       /* which of the targets' sets */
+    unsigned stall_percent; /* of its clients stop reading at stall_at_s, for stall_s */
+    double stall_at_s, stall_s;
     bool unique_keys; /* every signal under a key of its own: nothing is overtaken */
 
+    uint64_t stalled, resumed, rosters_wrong; /* the last: at the end, of those that stalled */
     uint64_t joined, sent, deliveries, bytes_received, disconnects, throttled, dropped;
     struct histogram latency_us;
     struct histogram staleness_us; /* signals: since the first update that the receiver had not yet heard of */
@@ -56,7 +59,10 @@ struct fan_client {
     uint64_t seq;    /* of its messages to the room */
     double next_send_s;
     int64_t *heard_us; /* by sender: when what it heard last was sent */
-    bool joined, greeted;
+    bool joined;
+    bool stalls, stalled;
+    char *resume_token; /* of those that stall */
+    unsigned roster;    /* how many its last snapshot listed */
 };
 
 struct fan {

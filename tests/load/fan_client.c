@@ -47,6 +47,13 @@ static void say_hello(struct fan_client *client)
     ClientMessage message = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;
     Signalbox__V1__Hello hello = SIGNALBOX__V1__HELLO__INIT;
     Signalbox__V1__Join join = SIGNALBOX__V1__JOIN__INIT;
+    message.body_case = SIGNALBOX__V1__CLIENT_MESSAGE__BODY_HELLO;
+    message.hello = &hello;
+    if (client->resume_token != NULL) {
+        hello.resume_token = client->resume_token;
+        send_message(client, &message);
+        return;
+    }
     snprintf(identity, sizeof identity, "fan-%u", client->number);
     json_t *claims = json_pack("{s:s, s:s, s:I, s:{s:b, s:s}}", "iss", fan->key, "sub", identity, "exp",
                                (json_int_t)time(NULL) + TOKEN_S, "video", "roomJoin", 1, "room", client->room->name);
@@ -55,8 +62,6 @@ static void say_hello(struct fan_client *client)
     join.room = client->room->name;
     hello.token = token;
     hello.join = &join;
-    message.body_case = SIGNALBOX__V1__CLIENT_MESSAGE__BODY_HELLO;
-    message.hello = &hello;
     send_message(client, &message);
     free(token);
 }
@@ -91,6 +96,14 @@ static void on_opened(struct conn *conn, bool tls_resumed)
 static void on_ended(struct conn *conn, enum conn_state before, int code)
 {
     struct fan_client *client = container_of(conn, struct fan_client, conn);
+    if (client->stalls) {
+        if (client->joined)
+            client->group->joined--;
+        else
+            client->fan->joining--;
+        client->joined = false; /* it comes back when it reads again */
+        return;
+    }
     client->group->disconnects++;
     if (client->joined)
         client->group->joined--;
@@ -114,7 +127,7 @@ static void delivered(struct fan_client *client, int64_t sent_us, unsigned sende
 {
     struct fan_group *group = client->group;
     client->room->delivered++;
-    if (!client->fan->measuring)
+    if (!client->fan->measuring || client->stalls)
         return;
     group->deliveries++;
     histogram_record(&group->latency_us, now_us - sent_us);
@@ -163,8 +176,13 @@ static void take_server_message(struct fan_client *client, const uint8_t *data, 
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_HELLO_OK:
         if (client->fan->dialect == FAN_CONTROL)
             joined(client);
+        if (client->stalls) {
+            free(client->resume_token);
+            client->resume_token = mem_strdup(message->hello_ok->resume_token);
+        }
         break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_SNAPSHOT:
+        client->roster = (unsigned)message->snapshot->n_participants; /* rooms of those that stall fit a page */
         if (message->snapshot->next_cursor[0] != '\0')
             pull_page(client, message->snapshot->next_cursor);
         else
