@@ -250,6 +250,9 @@ def noisy(bench, members):
         for arm, values in p99.items():
             bench.figure(f"{noise}_{arm}_cluster_others_p99", statistics.median(values), "ms")
         bench.figure(f"{noise}_others_p99_to_control", statistics.median(p99["same"]) / statistics.median(p99["other"]), "times", "<=", NOISY_BAR)
+    costs = subprocess.run([bench.build / "tests/load/signalbox-budget-cost"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    for name, cost in (text.split() for text in costs.splitlines()[:2]):
+        bench.figure(f"budget_check_{name}", float(cost), "ns")
     totals = clusters[0].metrics()
     for name in ("p0_control", "p1_negotiation", "p2_candidates"):
         bench.figure(f"dropped_{name}", totals[f'rtc_room_updates_dropped_total{{class="{name}"}}'], "updates", "<=", 0)
