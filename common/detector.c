@@ -519,11 +519,18 @@ struct view_number detector_settled(const struct detector *detector, struct view
     return settled;
 }
 
-bool detector_reported(const struct detector *detector, struct view_number number)
+struct view_number detector_reported(const struct detector *detector)
 {
+    struct view_number lowest = detector->view != NULL ? detector->view->number : (struct view_number){0, 0};
     struct peer *peer, *next;
     HASH_ITER(hh, detector->peers, peer, next)
-        if (peer->address.kind == NODE_GATEWAY && view_number_compare(peer->marker, number) < 0)
-            return false;
-    return true;
+        if (peer->address.kind == NODE_GATEWAY && view_number_compare(peer->marker, lowest) < 0)
+            lowest = peer->marker;
+    return lowest;
+}
+
+struct view_number detector_marker(const struct detector *detector, uint64_t incarnation)
+{
+    const struct peer *peer = find(detector, incarnation);
+    return peer != NULL ? peer->marker : (struct view_number){0, 0};
 }

@@ -78,7 +78,9 @@ bool detector_probe(struct detector *detector, struct node_address *ret_node, in
 bool detector_is_idle(const struct detector *detector);
 /* The lowest of the markers of all shards of the view. */
 struct view_number detector_settled(const struct detector *detector, struct view_number own_marker);
-/* All gateways of the view have reported what they hold, up to `number`. */
-bool detector_reported(const struct detector *detector, struct view_number number);
+/* The newest view up to which all gateways have reported what they hold. */
+struct view_number detector_reported(const struct detector *detector);
+/* What a shard says of itself; zero for one that is not in the view. */
+struct view_number detector_marker(const struct detector *detector, uint64_t incarnation);
 
 #endif

@@ -95,13 +95,10 @@ static void beat(struct membership *m, int64_t now_ms)
 static void watch_others(struct membership *m, int64_t now_ms)
 {
     struct node_address silent;
+    if (membership_is_shard(m) && m->view != NULL && view_number_compare(m->marker, m->view->number) < 0)
+        m->actions.progress(m->ctx, now_ms);
     if (m->state != MEMBERSHIP_ACTIVE)
         return;
-    if (membership_is_shard(m) && m->view != NULL && view_number_compare(m->marker, m->view->number) < 0 &&
-        detector_reported(m->detector, m->view->number)) {
-        m->marker = m->view->number;
-        beat(m, now_ms);
-    }
     if (detector_tick(m->detector, now_ms))
         beat(m, now_ms);
     while (membership_is_shard(m) && detector_probe(m->detector, &silent, now_ms))
@@ -381,6 +378,16 @@ void membership_set_marker(struct membership *m, struct view_number marker, int6
 struct view_number membership_marker(const struct membership *m)
 {
     return m->marker;
+}
+
+struct view_number membership_reported(const struct membership *m)
+{
+    return detector_reported(m->detector);
+}
+
+struct view_number membership_marker_of(const struct membership *m, uint64_t incarnation)
+{
+    return detector_marker(m->detector, incarnation);
 }
 
 void membership_note_shard(struct membership *m, int64_t now_ms)

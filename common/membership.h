@@ -75,6 +75,8 @@ struct membership_actions {
     void (*state)(void *ctx, enum membership_state state, int64_t now_ms);
     /* Unix time, for the number of a new generation. */
     int64_t (*wall_s)(void *ctx);
+    /* Shards: somebody was heard while this process's marker is behind its view; what it waits for may have come. */
+    void (*progress)(void *ctx, int64_t now_ms);
 };
 
 struct membership;
@@ -99,9 +101,13 @@ size_t membership_concurrences(const struct membership *membership, Signalbox__C
  * was asleep. */
 bool membership_may_act(struct membership *membership, int64_t now_ms);
 /* Gateways: every session that a new owner must know of has been reported to it, and acknowledged, up to this view.
- * Shards reach a view when all of its gateways have. */
+ * Shards: they hold no room that is not theirs in it, nothing is on its way, and what its gateways had to report is
+ * here. A view is settled when all shards' markers have reached it. */
 void membership_set_marker(struct membership *membership, struct view_number marker, int64_t now_ms);
 struct view_number membership_marker(const struct membership *membership);
+/* Shards: up to which view all gateways have reported, and another shard's marker as last heard. */
+struct view_number membership_reported(const struct membership *membership);
+struct view_number membership_marker_of(const struct membership *membership, uint64_t incarnation);
 void membership_heard(struct membership *membership, const struct node_address *from, struct view_number view,
                       int64_t now_ms);
 /* A view from the bus or in answer to a read; takes a reference of its own. */

@@ -56,7 +56,28 @@ METRIC(M_VIEW_APPENDS, TIER_BOTH, METRIC_COUNTER, "signalbox_view_appends_total"
        "ok,conflict,unknown,failed", "Entries that this process tried to append to the view log")
 
 /* Rooms */
-METRIC(M_ROOMS, TIER_SHARD, METRIC_GAUGE, "signalbox_rooms", "state", "live,settling", "Rooms that this shard owns")
+METRIC(M_ROOMS, TIER_SHARD, METRIC_GAUGE, "signalbox_rooms", "state", "held,rebuilding,settling,live,frozen",
+       "Rooms by what they are to this shard: held = asked for and not here yet; frozen = on its way to its new owner")
+METRIC(M_ROOM_TRANSITIONS, TIER_SHARD, METRIC_COUNTER, "signalbox_room_transitions_total", "edge",
+       "absent_held,absent_rebuilding,absent_settling,absent_live,held_absent,held_rebuilding,held_settling,held_live,"
+       "rebuilding_absent,rebuilding_settling,settling_absent,settling_live,settling_frozen,live_absent,live_frozen,"
+       "frozen_absent,frozen_settling,frozen_live",
+       "Changes of what a room is to this shard: from one state to another")
+METRIC(
+    M_HANDOFFS, TIER_SHARD, METRIC_COUNTER, "signalbox_handoffs_total", "outcome",
+    "started,installed,refused,not_mine,dropped,taken",
+    "Rooms handed to their new owners: not_mine = the room had moved on and goes to another; dropped = the new owner "
+    "was lost, and the room is rebuilt; taken = installed here")
+METRIC(M_HANDOFF_CHUNKS, TIER_SHARD, METRIC_COUNTER, "signalbox_handoff_chunks_total", "direction", "sent,received",
+       "Parts of rooms on their way, repeats included")
+METRIC(M_HANDOFF_BYTES, TIER_SHARD, METRIC_COUNTER, "signalbox_handoff_bytes_total", "direction", "sent,received",
+       "Bytes of rooms on their way, repeats included")
+METRIC(M_HANDOFF_PAUSE, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_handoff_pause_seconds", NULL, NULL,
+       "For how long a room was frozen until its new owner had it")
+METRIC(M_PULLS, TIER_SHARD, METRIC_COUNTER, "signalbox_pulls_total", "result", "asked,coming,not_here,in_transit",
+       "Requests for rooms that this shard owns and an earlier owner may hold, and what was answered to them")
+METRIC(M_COMMANDS_WAITING, TIER_SHARD, METRIC_GAUGE, "signalbox_commands_waiting", NULL, NULL,
+       "Session states that wait for their room to come from elsewhere")
 METRIC(M_PARTICIPANTS, TIER_SHARD, METRIC_GAUGE, "signalbox_participants", "state", "attached,detached",
        "Participants in this shard's rooms; detached ones have lost their connection and may come back")
 METRIC(M_SESSION_COMMANDS, TIER_SHARD, METRIC_COUNTER, "signalbox_session_commands_total", "outcome",
@@ -227,6 +248,10 @@ METRIC(M_BATCHES_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_room_batches_st
        "Room batches of a former owner, an older epoch, or for a room that nobody here is in")
 METRIC(M_NOT_OWNER, TIER_GATEWAY, METRIC_COUNTER, "signalbox_not_owner_total", NULL, NULL,
        "Session states that went to a shard which did not own the room")
+METRIC(M_EPOCHS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_epochs_total", "outcome",
+       "handed_over,same_roster,differs,stale",
+       "Rooms with another owner: handed over whole, or put together with the same roster, and adopted in silence; "
+       "different, so that the clients got the room's state anew; or said by an owner that is none any more")
 METRIC(M_RELAYS_UNHEARD, TIER_GATEWAY, METRIC_COUNTER, "signalbox_relays_unheard_total", NULL, NULL,
        "Directed messages for a session that has no connection here at the moment")
 METRIC(M_SESSIONS, TIER_GATEWAY, METRIC_GAUGE, "signalbox_sessions", NULL, NULL,

@@ -236,6 +236,12 @@ static int64_t on_wall_s(void *ctx)
     return clock_wall_s();
 }
 
+static void on_progress(void *ctx, int64_t now_ms)
+{
+    struct node *node = ctx;
+    node->handlers.progress(node->ctx, now_ms);
+}
+
 static void forget_departed(struct node *node, const struct view *old, const struct view *view, int64_t now_ms)
 {
     for (size_t i = 0; old != NULL && i < old->shard_count; i++) {
@@ -520,7 +526,8 @@ struct node *node_open(struct loop *loop, const struct node_options *options, co
                                                       .probe = on_probe,
                                                       .view = on_view,
                                                       .state = on_state,
-                                                      .wall_s = on_wall_s};
+                                                      .wall_s = on_wall_s,
+                                                      .progress = on_progress};
     node->membership = membership_new(&node->self, options->region, options->weight, &options->times, loop_timers(loop),
                                       &actions, node);
 
@@ -608,9 +615,14 @@ void node_set_marker(struct node *node, struct view_number marker)
     membership_set_marker(node->membership, marker, loop_now_ms(node->loop));
 }
 
-struct view_number node_marker(const struct node *node)
+struct view_number node_reported(const struct node *node)
 {
-    return membership_marker(node->membership);
+    return membership_reported(node->membership);
+}
+
+struct view_number node_marker_of(const struct node *node, uint64_t incarnation)
+{
+    return membership_marker_of(node->membership, incarnation);
 }
 
 bool node_was_replaced(const struct node *node)

@@ -34,6 +34,8 @@ struct node_handlers {
     void (*view)(void *ctx, struct view *view, int64_t now_ms);
     void (*bus)(void *ctx, bool up, int64_t now_ms);
     void (*state)(void *ctx, enum membership_state state, int64_t now_ms);
+    /* Shards: what the marker waits for may have come. */
+    void (*progress)(void *ctx, int64_t now_ms);
     /* Fills in what the heartbeat says of this process's load. */
     void (*load)(void *ctx, Signalbox__Cluster__V1__Load *load);
     /* Requests about more than the node itself (GetNode and GetView are answered here). The callee answers with
@@ -61,10 +63,12 @@ void node_reply(struct node *node, const char *reply_subject, const Signalbox__C
 /* Shards: whether this process is sure enough of its place to act on rooms. While it is not, nothing of its links is
  * taken in or let out; the gaps that this leaves are repaired afterwards. */
 bool node_may_act(struct node *node);
-/* Gateways: all reports up to this view have been acknowledged. */
+/* Gateways: all reports up to this view have been acknowledged. Shards: no room is where it does not belong in it. */
 void node_set_marker(struct node *node, struct view_number marker);
 /* Shards: the newest view of which every gateway has reported what it holds. */
-struct view_number node_marker(const struct node *node);
+struct view_number node_reported(const struct node *node);
+/* Shards: what another shard has said of itself. */
+struct view_number node_marker_of(const struct node *node, uint64_t incarnation);
 /* In state REMOVED: whether another process has taken this one's id, rather than the others having held it for gone. */
 bool node_was_replaced(const struct node *node);
 bool node_bus_up(const struct node *node);

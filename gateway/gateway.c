@@ -69,6 +69,7 @@ void gateway_free(struct gateway **gateway_ptr)
     timer_cancel(gateway->wheel, &gateway->resync_timer);
     jwt_keyring_unref(&gateway->keyring);
     view_unref(&gateway->view);
+    history_done(&gateway->history);
     arena_done(&gateway->arena);
     free(gateway);
     *gateway_ptr = NULL;
@@ -431,11 +432,15 @@ bool gateway_leave_by_token(struct gateway *gateway, const char *text, size_t si
 void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms)
 {
     struct view *old = gateway->view;
+    struct view_number since = old != NULL ? old->number : (struct view_number){0, 0};
+    history_add(&gateway->history, view);
+    if (old != NULL && view_number_compare(view->number, since) < 0)
+        return; /* one that was missed: it tells who owned what */
     gateway->view = view_ref(view);
     view_unref(&old);
     struct gw_room *room, *next;
     HASH_ITER(hh, gateway->rooms, room, next)
-        room_view_changed(room);
+        handover_view(room, since, now_ms);
     resync_begin(gateway, now_ms);
 }
 
@@ -628,6 +633,9 @@ void gateway_item(struct gateway *gateway, const struct node_address *from, cons
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_THROTTLED:
         on_room_throttled(gateway, from, item->room_throttled, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_EPOCH_CHANGE:
+        handover_epoch(gateway, from, item->epoch_change, now_ms);
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_NOT_OWNER:
         session_not_owner(gateway, item->not_owner, now_ms);

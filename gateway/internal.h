@@ -8,6 +8,7 @@
 #include "common/arena.h"
 #include "common/bucket.h"
 #include "common/epoch.h"
+#include "common/history.h"
 #include "common/ids.h"
 #include "common/list.h"
 #include "gateway/gateway.h"
@@ -32,6 +33,8 @@ enum {
 
 /* Label values of M_THROTTLED. */
 enum { THROTTLED_MESSAGES, THROTTLED_BYTES, THROTTLED_ROOM };
+/* Values of the label of M_EPOCHS. */
+enum epoch_outcome { EPOCH_HANDED_OVER, EPOCH_SAME_ROSTER, EPOCH_DIFFERS, EPOCH_STALE };
 
 enum join_outcome { JOIN_OK, JOIN_RECOVERED, JOIN_RESUMED, JOIN_REFUSED, JOIN_TIMEOUT };
 /* Label values of M_RECONNECTS. */
@@ -161,6 +164,8 @@ struct gw_room {
     char epoch_text[EPOCH_TEXT_MAX + 1];
     bool has_epoch;
     uint64_t seq;            /* every batch up to here has been seen */
+    uint64_t digest;         /* of the roster there, as the owner has said; 0: it has not */
+    bool moving;             /* it has another owner, of which nothing was heard yet */
     bool syncing;            /* a request for what is missing is under way */
     uint64_t expected_seq;   /* what the owner is known to have reached */
     struct timer sync_timer; /* runs while seq is behind that */
@@ -186,6 +191,7 @@ struct gateway {
     struct gateway_actions actions;
     void *ctx;
     struct view *view;
+    struct history history;
     bool bus_up;
     bool draining;
     enum shed_level shed;
@@ -274,6 +280,8 @@ struct session *session_by_connection(struct gateway *gateway, uint64_t connecti
 struct session *session_by_sid(struct gateway *gateway, const char *sid_text);
 /* Sends the wanted state now and repeats it until it is acknowledged. */
 void session_announce(struct session *session, int64_t now_ms);
+/* Sends the sync request under way again: the owner that had it may not be one any more. */
+void session_ask_again(struct session *session, int64_t now_ms);
 /* Has the state said to an owner that may not know it. The caller begins the resync. */
 void session_report(struct session *session);
 /* The wanted state has changed. */
@@ -312,8 +320,13 @@ struct outmsg *interest_filter(struct session *session, struct outmsg *message);
 struct gw_room *room_open(struct gateway *gateway, const char *project, const char *name);
 void room_close_if_empty(struct gw_room *room);
 void room_find_owner(struct gw_room *room);
+/* Asks the owner where the room stands, and again until it is known. */
+void room_ask(struct gw_room *room, int64_t now_ms);
+void room_expect(struct gw_room *room, uint64_t seq, int64_t now_ms);
+/* Takes an epoch whose position has nothing to do with the one before: sessions need the room's state anew. */
+void room_begin_epoch(struct gw_room *room, const struct epoch *epoch, uint64_t seq, uint64_t digest, int64_t now_ms);
 /* The owner has said that the room stands there: a newer epoch is taken, batches that do not come are asked for. */
-void room_adopt(struct gw_room *room, const struct epoch *epoch, uint64_t seq, int64_t now_ms);
+void room_adopt(struct gw_room *room, const struct epoch *epoch, uint64_t seq, uint64_t digest, int64_t now_ms);
 void room_batch(struct gateway *gateway, const struct node_address *from,
                 const Signalbox__Cluster__V1__RoomBatch *batch, int64_t now_ms);
 void room_sync_reply(struct gateway *gateway, const struct node_address *from,
@@ -322,7 +335,20 @@ void room_position(const struct gw_room *room, Signalbox__Cluster__V1__RoomPosit
                    Signalbox__Cluster__V1__Epoch *epoch);
 struct gw_room *room_by_key(struct gateway *gateway, const ProtobufCBinaryData *key);
 /* The caller begins the resync. */
-void room_view_changed(struct gw_room *room);
+/* Says its sessions to an owner that may know nothing of them. The caller begins the resync. */
+void room_report(struct gw_room *room);
+/* Asks the new owner after a while, if it has not spoken by then. */
+void room_owner_changed(struct gw_room *room, int64_t now_ms);
+/* It has, and nothing is outstanding. */
+void room_owner_heard(struct gw_room *room);
+
+/* handover.c: rooms that change their owner without their clients noticing */
+/* A newer view than `since` is in force: the room may have another owner, or may have had one that was lost. */
+void handover_view(struct gw_room *room, struct view_number since, int64_t now_ms);
+/* The client's position is one of this epoch, too. */
+void handover_tell(struct session *session, const struct epoch *epoch);
+void handover_epoch(struct gateway *gateway, const struct node_address *from,
+                    const Signalbox__Cluster__V1__EpochChange *change, int64_t now_ms);
 
 /* requests.c: what a joined client asks for */
 /* NULL, or what is wrong with a track. */

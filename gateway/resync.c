@@ -114,8 +114,12 @@ static bool say(struct gateway *gateway, struct resync *resync, int64_t now_ms)
            !list_empty(&resync->sessions)) {
         struct session *session = list_first(&resync->sessions, struct session, resync_link);
         list_remove(&session->resync_link);
-        resync->unacknowledged++;
         gateway->resync_budget--;
+        /* A join may have to wait until everything else has been said: it takes no place from that. */
+        if (session->state == SESSION_JOINING)
+            session->resync = NULL;
+        else
+            resync->unacknowledged++;
         session_announce(session, now_ms);
     }
     if (!list_empty(&resync->rooms))

@@ -8,18 +8,16 @@
 
 enum { SYNC_RETRY_MS = 500, CROWD_SESSIONS = 64 };
 
-static void ask_room_sync(struct gw_room *room, int64_t now_ms);
-
 static void on_sync_timer(struct timer *timer, int64_t now_ms)
 {
     struct gw_room *room = container_of(timer, struct gw_room, sync_timer);
     room->syncing = false;
-    if (room->seq < room->expected_seq)
-        ask_room_sync(room, now_ms);
+    if (room->seq < room->expected_seq || room->moving)
+        room_ask(room, now_ms);
 }
 
 /* The owner is at `seq`: if that does not come by itself, it is asked for. */
-static void expect(struct gw_room *room, uint64_t seq, int64_t now_ms)
+void room_expect(struct gw_room *room, uint64_t seq, int64_t now_ms)
 {
     if (room->expected_seq < seq)
         room->expected_seq = seq;
@@ -106,7 +104,7 @@ void room_position(const struct gw_room *room, Signalbox__Cluster__V1__RoomPosit
     position->seq = room->seq;
 }
 
-static void ask_room_sync(struct gw_room *room, int64_t now_ms)
+void room_ask(struct gw_room *room, int64_t now_ms)
 {
     if (room->syncing)
         return;
@@ -125,15 +123,6 @@ static void ask_room_sync(struct gw_room *room, int64_t now_ms)
     to_owner(room, &item);
 }
 
-static void set_epoch(struct gw_room *room, const struct epoch *epoch, uint64_t seq)
-{
-    room->epoch = *epoch;
-    epoch_format(epoch, room->epoch_text);
-    room->has_epoch = true;
-    room->seq = room->expected_seq = seq;
-    stop_syncing(room);
-}
-
 /* Sessions that stand in another epoch than the room need its state anew. */
 static void resync_sessions(struct gw_room *room, int64_t now_ms)
 {
@@ -144,15 +133,28 @@ static void resync_sessions(struct gw_room *room, int64_t now_ms)
     }
 }
 
-void room_adopt(struct gw_room *room, const struct epoch *epoch, uint64_t seq, int64_t now_ms)
+void room_begin_epoch(struct gw_room *room, const struct epoch *epoch, uint64_t seq, uint64_t digest, int64_t now_ms)
+{
+    room->epoch = *epoch;
+    epoch_format(epoch, room->epoch_text);
+    room->has_epoch = true;
+    room->seq = room->expected_seq = seq;
+    room->digest = digest;
+    room_owner_heard(room);
+    resync_sessions(room, now_ms);
+}
+
+void room_adopt(struct gw_room *room, const struct epoch *epoch, uint64_t seq, uint64_t digest, int64_t now_ms)
 {
     int order = room->has_epoch ? epoch_compare(epoch, &room->epoch) : 1;
-    if (order > 0) {
-        set_epoch(room, epoch, seq);
-        resync_sessions(room, now_ms);
+    if (!room->has_epoch) {
+        room_begin_epoch(room, epoch, seq, digest, now_ms);
+    } else if (order > 0) {
+        room->moving = true; /* whether its position is the same one there, the owner knows */
+        room_ask(room, now_ms);
     } else if (order == 0) {
         /* What the owner says may run ahead of the batches; only they move the room's own position. */
-        expect(room, seq, now_ms);
+        room_expect(room, seq, now_ms);
     }
 }
 
@@ -238,18 +240,19 @@ void room_batch(struct gateway *gateway, const struct node_address *from,
         return;
     }
     if (order > 0) {
-        set_epoch(room, &epoch, batch->last_seq);
-        resync_sessions(room, now_ms);
+        room->moving = true;
+        room_ask(room, now_ms);
         return;
     }
     if (batch->last_seq <= room->seq)
         return;
     if (batch->first_seq > room->seq + 1) {
-        expect(room, batch->last_seq, now_ms);
-        ask_room_sync(room, now_ms);
+        room_expect(room, batch->last_seq, now_ms);
+        room_ask(room, now_ms);
         return;
     }
     room->seq = batch->last_seq;
+    room->digest = batch->digest;
     deliver(room, batch);
 }
 
@@ -258,6 +261,7 @@ static void deliver_replay(struct gw_room *room, const Signalbox__Cluster__V1__S
     struct gateway *gateway = room->gateway;
     uint64_t asked = room->seq;
     room->seq = reply->seq;
+    room->digest = 0;
     for (size_t i = 0; i < reply->n_messages; i++) {
         struct outmsg *message = outmsg_from_bytes(reply->messages[i].data, reply->messages[i].len);
         list_for_each_safe(pos, &room->sessions) {
@@ -279,12 +283,10 @@ static void deliver_replay(struct gw_room *room, const Signalbox__Cluster__V1__S
     }
 }
 
-/* To an owner that may know nothing of them; what the clients hear begins anew with its answer. */
-static void report_sessions(struct gw_room *room)
+void room_report(struct gw_room *room)
 {
     list_for_each(pos, &room->sessions) {
         struct session *session = container_of(pos, struct session, room_link);
-        session->sync = SYNC_WAITING;
         session_report(session);
     }
 }
@@ -297,7 +299,7 @@ void room_sync_reply(struct gateway *gateway, const struct node_address *from,
         return;
     stop_syncing(room);
     if (reply->code == SIGNALBOX__V1__CODE__NOT_FOUND) {
-        report_sessions(room); /* the owner does not have the room: say again who is in it */
+        room_report(room); /* the owner does not have the room: say again who is in it */
         resync_begin(gateway, now_ms);
         return;
     }
@@ -305,20 +307,23 @@ void room_sync_reply(struct gateway *gateway, const struct node_address *from,
     if (reply->code == SIGNALBOX__V1__CODE__OK && epoch_equal(&epoch, &room->epoch)) {
         if (reply->seq > room->seq)
             deliver_replay(room, reply, now_ms);
-        expect(room, reply->seq, now_ms);
+        room_expect(room, reply->seq, now_ms);
     } else if (epoch_compare(&epoch, &room->epoch) >= 0) {
-        set_epoch(room, &epoch, reply->seq);
-        resync_sessions(room, now_ms);
+        room_begin_epoch(room, &epoch, reply->seq, 0, now_ms);
     }
 }
 
-void room_view_changed(struct gw_room *room)
+void room_owner_heard(struct gw_room *room)
 {
-    struct node_address before = room->owner;
-    room_find_owner(room);
-    if (node_address_equal(&before, &room->owner))
-        return;
+    room->moving = false;
+    stop_syncing(room);
+}
+
+void room_owner_changed(struct gw_room *room, int64_t now_ms)
+{
     stop_syncing(room);
     resync_drop_room(room);
-    report_sessions(room);
+    room->moving = room->has_epoch;
+    if (room->moving)
+        timer_set(room->gateway->wheel, &room->sync_timer, now_ms + SYNC_RETRY_MS);
 }

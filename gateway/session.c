@@ -333,9 +333,10 @@ static void resume_flow(struct session *session, int64_t now_ms)
 {
     struct gw_room *room = session->room;
     session->sync = SYNC_LIVE;
-    if (!session->has_position || !epoch_equal(&session->epoch, &room->epoch))
+    /* In a later epoch than the room here: that is catching up, and looks after its sessions then. */
+    if (!session->has_position || epoch_compare(&session->epoch, &room->epoch) < 0)
         session_ask_snapshot(session, NULL, now_ms);
-    else if (room->seq > session->seq)
+    else if (epoch_equal(&session->epoch, &room->epoch) && room->seq > session->seq)
         session_ask_events(session, now_ms);
 }
 
@@ -472,20 +473,6 @@ static void version_acked(struct session *session, uint64_t version, bool first,
         timer_cancel(wheel, &session->repeat_timer);
 }
 
-/* Another shard serves the room now; what it says of the room follows. */
-static void tell_moved(struct session *session, const struct epoch *epoch)
-{
-    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
-    Signalbox__V1__Moved moved = SIGNALBOX__V1__MOVED__INIT;
-    char epoch_text[EPOCH_TEXT_MAX + 1];
-    epoch_format(epoch, epoch_text);
-    moved.shard = session->room->owner.id;
-    moved.epoch = epoch_text;
-    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_MOVED;
-    message.moved = &moved;
-    client_send(session->client, &message, CLASS_CONTROL);
-}
-
 void session_acked(struct gateway *gateway, const struct node_address *from,
                    const Signalbox__Cluster__V1__SessionAck *ack, int64_t now_ms)
 {
@@ -512,11 +499,10 @@ void session_acked(struct gateway *gateway, const struct node_address *from,
         session->bind_generation = ack->bind_generation;
     if (ack->participant_version > session->participant_version)
         session->participant_version = ack->participant_version;
-    room_adopt(session->room, &epoch, ack->seq, now_ms);
+    if (ack->epoch != NULL)
+        room_adopt(session->room, &epoch, ack->seq, ack->digest, now_ms);
     if (first)
         bound(session, ack, now_ms);
-    else if (session->reporting && session->client != NULL && session->greeted)
-        tell_moved(session, &epoch);
     if (session->client != NULL && (first || session->sync == SYNC_WAITING))
         start_flow(session, ack, first, now_ms);
     version_acked(session, ack->version, first, now_ms);
@@ -593,6 +579,15 @@ static void ask(struct session *session, bool snapshot, const char *cursor, int6
     arm_repeat(session, now_ms);
 }
 
+void session_ask_again(struct session *session, int64_t now_ms)
+{
+    if (session->sync != SYNC_ASKED)
+        return;
+    send_sync_request(session);
+    session->repeats = 0;
+    arm_repeat(session, now_ms);
+}
+
 void session_ask_events(struct session *session, int64_t now_ms)
 {
     ask(session, false, NULL, now_ms);
@@ -615,7 +610,9 @@ void session_sync_reply(struct gateway *gateway, const struct node_address *from
         return;
     }
     struct epoch epoch = epoch_from_proto(reply->epoch);
-    room_adopt(session->room, &epoch, reply->seq, now_ms);
+    room_adopt(session->room, &epoch, reply->seq, 0, now_ms);
+    if (reply->replay && !epoch_equal(&session->epoch, &epoch))
+        handover_tell(session, &epoch);
     deliver(session, reply->messages, reply->n_messages);
     take_position(session, &epoch, reply->seq, !reply->last_page, now_ms);
 }

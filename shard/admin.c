@@ -55,7 +55,7 @@ static struct room *find_room(const struct admin_call *call, const char *name)
             found = NULL;
     } else {
         HASH_ITER(hh, call->shard->rooms, room, next) {
-            if (strcmp(room->name, name) != 0)
+            if (strcmp(room->name, name) != 0 || !room_is_served(room))
                 continue;
             if (found != NULL) {
                 answer(call, SIGNALBOX__V1__CODE__INVALID, "several projects have a room of this name; name one");
@@ -114,7 +114,7 @@ static RoomDetail *describe_room(const struct admin_call *call, const struct roo
     detail->shard = call->shard->options.self.id;
     detail->epoch = epoch;
     detail->seq = room->seq;
-    detail->state = (char *)(room->settling ? "settling" : "live");
+    detail->state = (char *)room_state_name(room->state);
     detail->info = info;
     return detail;
 }

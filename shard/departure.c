@@ -7,6 +7,7 @@ void departure_forget(struct departure *departure)
     timer_cancel(departure->shard->wheel, &departure->expiry);
     struct shard *shard = departure->shard;
     HASH_DEL(shard->departures, departure);
+    list_remove(&departure->room_link);
     pool_free(&shard->departure_pool, departure);
 }
 
@@ -15,8 +16,21 @@ static void on_departure_forgotten(struct timer *timer, int64_t now_ms)
     departure_forget(container_of(timer, struct departure, expiry));
 }
 
+/* By a few bytes of the room's key, which is a hash already. */
+struct list *departure_bucket(struct shard *shard, const struct room_key *key)
+{
+    unsigned hash = key->bytes[0] | (unsigned)key->bytes[1] << 8;
+    return &shard->departures_by_room[hash % DEPARTURE_BUCKETS];
+}
+
 void departure_remember(struct shard *shard, const struct sid *sid, const struct room_key *key,
                         Signalbox__V1__LeaveReason reason, uint32_t window_ms, int64_t now_ms)
+{
+    departure_remember_until(shard, sid, key, reason, now_ms + window_ms + shard->options.limits.departure_ms);
+}
+
+void departure_remember_until(struct shard *shard, const struct sid *sid, const struct room_key *key,
+                              Signalbox__V1__LeaveReason reason, int64_t until_ms)
 {
     struct departure *departure = departure_find(shard, sid);
     if (departure == NULL) {
@@ -29,11 +43,14 @@ void departure_remember(struct shard *shard, const struct sid *sid, const struct
         departure->sid = *sid;
         departure->shard = shard;
         timer_init(&departure->expiry, on_departure_forgotten);
+        list_init(&departure->room_link);
         HASH_ADD(hh, shard->departures, sid, sizeof departure->sid, departure);
     }
     departure->room_key = *key;
+    list_remove(&departure->room_link);
+    list_append(departure_bucket(shard, key), &departure->room_link);
     departure->reason = reason;
-    timer_set(shard->wheel, &departure->expiry, now_ms + window_ms + shard->options.limits.departure_ms);
+    timer_set(shard->wheel, &departure->expiry, until_ms);
 }
 
 struct departure *departure_find(struct shard *shard, const struct sid *sid)

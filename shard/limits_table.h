@@ -36,3 +36,11 @@ LIMIT(departure_ms, 60000, 1000, 86400000, "ms",
 LIMIT(departures, 200000, 1, 10000000, "departures",
       "Remembered at most, over all rooms; the oldest are forgotten first. Each takes about 150 bytes: 30 MB in all by "
       "default.")
+LIMIT(handoff_rooms, 32, 1, 10000, "rooms", "Rooms that are handed to one shard at a time.")
+LIMIT(handoff_bytes, 4194304, 262144, 67108864, "bytes",
+      "Bytes of rooms that are handed to one shard at a time; a room that is larger goes alone.")
+LIMIT(arrival_bytes, 67108864, 1048576, 1073741824, "bytes",
+      "Bytes of rooms that are on their way here, not whole yet; more must wait.")
+LIMIT(waiting_commands, 20000, 100, 1000000, "commands",
+      "Joins and other states of sessions that wait for rooms that are on their way here; more are refused with RETRY.")
+LIMIT(waiting_ms, 5000, 100, 60000, "ms", "They wait for so long; then they are refused with RETRY.")

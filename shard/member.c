@@ -13,6 +13,8 @@ enum { LATE_SPAN_MS = 5000, LATE_RETURNS_MIN = 10, QUEUE_STEP_MS = 5000, QUEUE_M
 
 typedef Signalbox__V1__Participant Participant;
 
+static void on_window_over(struct timer *timer, int64_t now_ms);
+
 struct gateway_ref *member_open_gateway(struct shard *shard, const struct node_address *address)
 {
     struct gateway_ref *gateway;
@@ -71,6 +73,27 @@ void member_set_participant(struct member *member, Participant *participant)
     participant->join = NULL;
 }
 
+struct member *member_new(struct shard *shard, const struct sid *sid, const struct room_key *key,
+                          const Participant *participant)
+{
+    struct member *member = mem_new(struct member);
+    const Signalbox__V1__Permissions *permissions = participant->permissions;
+    bool hidden = permissions != NULL && permissions->hidden;
+    member->shard = shard;
+    member->sid = *sid;
+    sid_format(&member->sid, member->sid_text);
+    member->identity = mem_strdup(participant->identity);
+    member_identity_key(key, member->identity, member->identity_key);
+    member->viewer = !hidden && participant->kind == SIGNALBOX__V1__PARTICIPANT__KIND__VIEWER;
+    member->listed = !hidden && !member->viewer;
+    timer_init(&member->window, on_window_over);
+    negotiations_init(&member->negotiations);
+    list_init(&member->link);
+    HASH_ADD(hh_sid, shard->members_by_sid, sid, sizeof member->sid, member);
+    HASH_ADD(hh_identity, shard->members_by_identity, identity_key, sizeof member->identity_key, member);
+    return member;
+}
+
 void member_free(struct member *member)
 {
     struct shard *shard = member->shard;
@@ -114,17 +137,12 @@ static void on_window_over(struct timer *timer, int64_t now_ms)
 {
     struct member *member = container_of(timer, struct member, window);
     int64_t longest_ms = member->detached_ms + member->resume_window_ms + QUEUE_MAX_MS;
-    if (member->shard->suspended) /* whoever wants to come back could not */
+    if (member->shard->suspended || !room_is_served(member->room)) /* whoever wants to come back could not */
         timer_set(member->shard->wheel, timer, now_ms + SHARD_SUSPENDED_MS);
     else if (queue_moves(member->shard, now_ms) && now_ms < longest_ms)
         timer_set(member->shard->wheel, timer, now_ms + QUEUE_STEP_MS);
     else
         member_end(member, SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED, true, now_ms);
-}
-
-void member_init_window(struct member *member)
-{
-    timer_init(&member->window, on_window_over);
 }
 
 /* Label values of M_ABSENCES. */
@@ -145,7 +163,7 @@ void member_attach(struct member *member, int64_t now_ms)
 static void pass_on(void *ctx, struct payload *item)
 {
     struct member *member = ctx;
-    member->shard->actions.to_gateway(member->shard->ctx, &member->gateway->address, item);
+    member->shard->actions.send(member->shard->ctx, &member->gateway->address, item);
 }
 
 void member_pass_on_held(struct member *member)

@@ -14,8 +14,7 @@
 
 enum { REPLY_ARENA_MAX = 32 * 1024 * 1024, ADMIN_ERROR_MAX = 256, DRAIN_POLL_MS = 50, LEAVE_MAX_MS = 2000 };
 
-/* Label values of M_ROOMS and M_PARTICIPANTS. */
-enum { ROOMS_LIVE, ROOMS_SETTLING };
+/* Label values of M_PARTICIPANTS. */
 enum { PARTICIPANTS_ATTACHED, PARTICIPANTS_DETACHED };
 
 struct shard_process {
@@ -43,10 +42,11 @@ static void end(struct shard_process *process, enum program_exit exit)
 
 /* --- what the rooms want ------------------------------------------------------------------------------------------ */
 
-static void on_to_gateway(void *ctx, const struct node_address *gateway, struct payload *item)
+static void on_send(void *ctx, const struct node_address *to, struct payload *item)
 {
     struct shard_process *process = ctx;
-    node_send(process->node, gateway, item);
+    if (process->node != NULL) /* not while it closes */
+        node_send(process->node, to, item);
 }
 
 static void on_flush(struct loop_task *task)
@@ -66,10 +66,22 @@ static int64_t on_wall_ms(void *ctx)
     return clock_wall_ms();
 }
 
-static struct view_number on_marker(void *ctx)
+static struct view_number on_reported(void *ctx)
 {
     struct shard_process *process = ctx;
-    return process->node != NULL ? node_marker(process->node) : (struct view_number){0, 0};
+    return node_reported(process->node);
+}
+
+static struct view_number on_marker_of(void *ctx, uint64_t incarnation)
+{
+    struct shard_process *process = ctx;
+    return node_marker_of(process->node, incarnation);
+}
+
+static void on_set_marker(void *ctx, struct view_number marker, int64_t now_ms)
+{
+    struct shard_process *process = ctx;
+    node_set_marker(process->node, marker);
 }
 
 /* --- what the cluster says ---------------------------------------------------------------------------------------- */
@@ -90,6 +102,12 @@ static void on_view(void *ctx, struct view *view, int64_t now_ms)
 {
     struct shard_process *process = ctx;
     shard_view(process->shard, view, now_ms);
+}
+
+static void on_progress(void *ctx, int64_t now_ms)
+{
+    struct shard_process *process = ctx;
+    shard_progress(process->shard, now_ms);
 }
 
 /* The node has logged it; rooms stand still until it is back. */
@@ -219,8 +237,9 @@ static void on_collect(void *ctx)
 {
     struct shard_process *process = ctx;
     struct shard_stats stats = shard_stats(process->shard);
-    metric_set_at(M_ROOMS, ROOMS_LIVE, (int64_t)(stats.rooms - stats.settling_rooms));
-    metric_set_at(M_ROOMS, ROOMS_SETTLING, (int64_t)stats.settling_rooms);
+    for (int state = ROOM_HELD; state < ROOM_STATE_COUNT; state++)
+        metric_set_at(M_ROOMS, (unsigned)state - ROOM_HELD, (int64_t)stats.rooms_in_state[state]);
+    metric_set(M_COMMANDS_WAITING, (int64_t)stats.waiting_commands);
     metric_set_at(M_PARTICIPANTS, PARTICIPANTS_ATTACHED, (int64_t)(stats.participants - stats.detached));
     metric_set_at(M_PARTICIPANTS, PARTICIPANTS_DETACHED, (int64_t)stats.detached);
     metric_set(M_FANOUT_QUEUE_DEPTH, (int64_t)(stats.pending_updates + node_pending_items(process->node)));
@@ -308,8 +327,12 @@ void shard_process_reload(struct shard_process *process, const struct shard_conf
 
 static void open_shard(struct shard_process *process, const struct node_address *self)
 {
-    static const struct shard_actions actions = {
-        .to_gateway = on_to_gateway, .flush_soon = on_flush_soon, .wall_ms = on_wall_ms, .marker = on_marker};
+    static const struct shard_actions actions = {.send = on_send,
+                                                 .flush_soon = on_flush_soon,
+                                                 .wall_ms = on_wall_ms,
+                                                 .reported = on_reported,
+                                                 .marker_of = on_marker_of,
+                                                 .set_marker = on_set_marker};
     struct shard_options options = options_from(process->config, self);
     process->shard = shard_new(&options, loop_timers(process->loop), &actions, process);
 }
@@ -322,6 +345,7 @@ static void open_parts(struct shard_process *process)
                                                        .view = on_view,
                                                        .bus = on_bus,
                                                        .state = on_state,
+                                                       .progress = on_progress,
                                                        .load = on_load,
                                                        .admin = on_admin,
                                                        .fatal = on_fatal};

@@ -33,15 +33,13 @@ struct pending_signal {
 };
 
 struct room *room_new(struct shard *shard, const struct room_key *key, const char *project, const char *name,
-                      const struct epoch *epoch, int64_t wall_ms)
+                      int64_t wall_ms)
 {
     struct room *room = mem_new(struct room);
     room->shard = shard;
     room->key = *key;
     room->project = mem_strdup(project);
     room->name = mem_strdup(name);
-    room->epoch = *epoch;
-    epoch_format(epoch, room->epoch_text);
     room->created_at_ms = wall_ms;
     room->batch_ms = shard->options.limits.batch_ms;
     budget_init(&room->budget, &shard->options.limits, shard->wheel->now_ms);
@@ -51,6 +49,9 @@ struct room *room_new(struct shard *shard, const struct room_key *key, const cha
     list_init(&room->signals);
     list_init(&room->dirty_link);
     list_init(&room->ring);
+    search_init(room);
+    rebuild_init(room);
+    shard->rooms_in_state[ROOM_ABSENT]++;
     return room;
 }
 
@@ -99,6 +100,9 @@ void room_free(struct room **room_ptr)
     list_for_each_safe(pos, &room->ring)
         drop_ring_entry(room, container_of(pos, struct ring_entry, link));
     list_remove(&room->dirty_link);
+    search_done(room);
+    handoff_free(room->handoff);
+    room->shard->rooms_in_state[room->state]--;
     free(room->gateways);
     free(room->project);
     free(room->name);
@@ -179,7 +183,7 @@ static void uncount_gateway(struct room *room, struct gateway_ref *gateway)
     }
 }
 
-void room_add_member(struct room *room, struct member *member, int64_t now_ms)
+void room_seat_member(struct room *room, struct member *member)
 {
     member->room = room;
     list_append(&room->members, &member->link);
@@ -188,11 +192,18 @@ void room_add_member(struct room *room, struct member *member, int64_t now_ms)
     if (member->listed) {
         room->listed++;
         room->digest += member_digest(member);
-        add_member_event(room, EVENT_JOINED, member);
     } else if (member->viewer) {
         room->viewers++;
-        add_info_event(room);
     }
+}
+
+void room_add_member(struct room *room, struct member *member, int64_t now_ms)
+{
+    room_seat_member(room, member);
+    if (member->listed)
+        add_member_event(room, EVENT_JOINED, member);
+    else if (member->viewer)
+        add_info_event(room);
 }
 
 void room_remove_member(struct room *room, struct member *member, Signalbox__V1__LeaveReason reason, int64_t now_ms)
@@ -400,11 +411,12 @@ void room_broadcast(struct room *room, unsigned class, uint64_t first_seq, uint6
     batch.class_ = class;
     batch.message = (ProtobufCBinaryData){.len = message->size, .data = (uint8_t *)message->data};
     batch.exclude_sid = (char *)exclude_sid;
+    batch.digest = last_seq != 0 && last_seq == room->seq ? room->digest : 0;
     item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_BATCH;
     item.room_batch = &batch;
     struct payload *packed = link_pack_item(&item);
     for (uint32_t i = 0; i < room->gateway_count; i++)
-        room->shard->actions.to_gateway(room->shard->ctx, &room->gateways[i].gateway->address, packed);
+        room->shard->actions.send(room->shard->ctx, &room->gateways[i].gateway->address, packed);
     metric_add(M_FANOUT_BATCHES, room->gateway_count);
     payload_unref(&packed);
 }
@@ -430,6 +442,64 @@ static void remember(struct room *room, uint64_t first_seq, uint64_t last_seq, s
     room->ring_entries++;
     room->ring_bytes += message->size;
     trim_ring(room, now_ms);
+}
+
+/* Events of the ring name the room's epoch, because whoever gets them has been told of it: the same events under this
+ * one. NULL if they are malformed. */
+static struct payload *rename_epoch(struct room *room, const void *data, size_t size)
+{
+    struct arena *arena = &room->shard->arena;
+    char error[128];
+    arena_reset(arena);
+    Signalbox__V1__ServerMessage *message = (Signalbox__V1__ServerMessage *)codec_unpack(
+        &signalbox__v1__server_message__descriptor, data, size, arena, error, sizeof error);
+    if (message == NULL || message->body_case != SIGNALBOX__V1__SERVER_MESSAGE__BODY_ROOM_EVENTS)
+        return NULL;
+    message->room_events->epoch = room->epoch_text;
+    return payload_pack(&message->base);
+}
+
+bool room_take_event(struct room *room, const Signalbox__Cluster__V1__RingEntry *entry, int64_t now_ms)
+{
+    const struct ring_entry *last = list_empty(&room->ring) ? NULL : list_last(&room->ring, struct ring_entry, link);
+    bool follows = last == NULL || entry->first_seq == last->last_seq + 1;
+    if (!follows || entry->first_seq > entry->last_seq || entry->last_seq > room->published_seq)
+        return false;
+    struct payload *message = rename_epoch(room, entry->message.data, entry->message.len);
+    if (message == NULL)
+        return false;
+    remember(room, entry->first_seq, entry->last_seq, message, now_ms);
+    payload_unref(&message);
+    return true;
+}
+
+void room_set_epoch(struct room *room, const struct epoch *epoch)
+{
+    room->came_epoch = room->epoch;
+    room->came_seq = room->published_seq;
+    room->epoch = *epoch;
+    epoch_format(epoch, room->epoch_text);
+    list_for_each(pos, &room->ring) {
+        struct ring_entry *entry = container_of(pos, struct ring_entry, link);
+        struct payload *renamed = rename_epoch(room, entry->message->data, entry->message->size);
+        assert(renamed != NULL); /* written here */
+        room->ring_bytes += (uint32_t)(renamed->size - entry->message->size);
+        payload_unref(&entry->message);
+        entry->message = renamed;
+    }
+    snapshot_drop_all(room); /* they name the epoch before */
+}
+
+void room_discard_pending(struct room *room)
+{
+    list_for_each_safe(pos, &room->pending)
+        drop_event(room, container_of(pos, struct pending_event, link));
+    list_for_each_safe(pos, &room->signals)
+        drop_signal(room, container_of(pos, struct pending_signal, link));
+    list_for_each(pos, &room->members)
+        container_of(pos, struct member, link)->changes = 0;
+    list_remove(&room->dirty_link);
+    room->published_seq = room->seq;
 }
 
 /* What one batch costs this shard. */
@@ -513,6 +583,8 @@ static size_t flush_signals(struct room *room, uint64_t bytes, int64_t now_ms)
 
 void room_flush(struct room *room, int64_t now_ms)
 {
+    if (!room_is_served(room))
+        return; /* what waits stays, or is discarded */
     if (room->seq != room->published_seq)
         flush_events(room, SIZE_MAX, now_ms);
 }
@@ -546,8 +618,8 @@ static void pace(struct room *room, size_t updates, int64_t now_ms)
 size_t room_publish(struct room *room, size_t allowance, int64_t now_ms, int64_t *ret_due_ms)
 {
     size_t cost = 0, updates = room->signal_count;
-    *ret_due_ms = room->next_flush_ms;
-    if (now_ms < room->next_flush_ms)
+    *ret_due_ms = room_is_served(room) ? room->next_flush_ms : -1;
+    if (!room_is_served(room) || now_ms < room->next_flush_ms)
         return 0;
     for (const struct list *pos = room->pending.next; pos != &room->pending && updates < UINT8_MAX; pos = pos->next)
         updates++;
@@ -580,9 +652,15 @@ void room_settle(struct room *room, int64_t now_ms)
     room_flush(room, now_ms);
 }
 
+bool room_knows_position(const struct room *room, const struct epoch *epoch, uint64_t seq)
+{
+    return epoch_equal(epoch, &room->epoch) ||
+           (room->came_epoch.incarnation != 0 && epoch_equal(epoch, &room->came_epoch) && seq <= room->came_seq);
+}
+
 bool room_can_replay(const struct room *room, const struct epoch *epoch, uint64_t seq)
 {
-    if (!epoch_equal(epoch, &room->epoch) || seq > room->seq)
+    if (!room_knows_position(room, epoch, seq) || seq > room->seq)
         return false;
     if (seq >= room->published_seq)
         return true;

@@ -16,6 +16,7 @@
 #include "shard/budget.h"
 #include "shard/negotiation.h"
 #include "shard/shard.h"
+#include "shard/states.h"
 #include <uthash.h>
 
 /* A gateway that has members here. */
@@ -87,8 +88,20 @@ struct room {
     uint32_t listed, viewers, total;
     struct room_gateway *gateways;
     uint32_t gateway_count;
-    bool settling;
+    enum room_state state;
     int64_t created_at_ms; /* wall clock */
+    /* The epoch under which an earlier owner held the room: its positions up to came_seq are this epoch's too. */
+    struct epoch came_epoch;
+    uint64_t came_seq;
+
+    struct list waiting; /* struct waiting_command: until it is served, or another shard's */
+    uint32_t waiting_count;
+    struct timer waiting_timer;
+    struct pull *pulls; /* while held */
+    size_t pull_count;
+    struct handoff *handoff; /* while frozen */
+    int64_t frozen_ms;
+    int64_t settle_left_ms; /* while frozen; 0: it had settled */
 
     struct list pending; /* struct pending_event */
     struct pending_event *pending_info;
@@ -120,13 +133,23 @@ struct ring_entry {
     struct payload *message; /* packed ServerMessage */
 };
 
+/* Absent, and without an epoch. */
 struct room *room_new(struct shard *shard, const struct room_key *key, const char *project, const char *name,
-                      const struct epoch *epoch, int64_t wall_ms);
+                      int64_t wall_ms);
 /* Expects no members. */
 void room_free(struct room **room);
+/* Takes the room under a new epoch of this shard; what is pending belongs to it. */
+void room_set_epoch(struct room *room, const struct epoch *epoch);
+/* Forgets what is not published yet: nobody has seen this epoch. */
+void room_discard_pending(struct room *room);
+/* Takes up an event that an earlier owner had published, under the room's own epoch. Returns false if it is malformed.
+ */
+bool room_take_event(struct room *room, const Signalbox__Cluster__V1__RingEntry *entry, int64_t now_ms);
 
 /* The member is in the tables already and has its participant; publishes its join. */
 void room_add_member(struct room *room, struct member *member, int64_t now_ms);
+/* The same without a word: others know of it already, or will be told otherwise. */
+void room_seat_member(struct room *room, struct member *member);
 /* Unlinks, publishes the departure. The caller frees the member. */
 void room_remove_member(struct room *room, struct member *member, Signalbox__V1__LeaveReason reason, int64_t now_ms);
 void room_update_member(struct room *room, struct member *member, unsigned changes, int64_t now_ms);
@@ -144,6 +167,8 @@ void room_flush(struct room *room, int64_t now_ms);
 /* Publishes what is due, until about `allowance` bytes have been sent to gateways, and returns how many were.
  * `ret_due_ms`: when there is more to publish (now, if the allowance was used up); -1: nothing is left. */
 size_t room_publish(struct room *room, size_t allowance, int64_t now_ms, int64_t *ret_due_ms);
+/* A position of this epoch, or one of the epoch from which the room came that is the same as one of this. */
+bool room_knows_position(const struct room *room, const struct epoch *epoch, uint64_t seq);
 /* Everything after `seq` is in the ring (or nothing is missing). */
 bool room_can_replay(const struct room *room, const struct epoch *epoch, uint64_t seq);
 /* The room's counts and options. Strings are borrowed from the room. */

@@ -23,6 +23,7 @@ enum {
     RESUME_WINDOW_MAX_MS = 60 * 60 * 1000,
     FULL_RETRY_MS = 2000,
     NO_CAPACITY_RETRY_MS = 10000,
+    WAITING_RETRY_MS = 1000,
 };
 /* How far a client may claim to have seen its room go on since its own join. */
 static const uint64_t SEQ_AHEAD_MAX = UINT64_C(1) << 32;
@@ -122,13 +123,16 @@ static void ack_departed(const struct binding *binding)
     metric_add_at(M_SESSION_COMMANDS, SESSION_DEPARTED, 1);
 }
 
-/* The acknowledgement of an update: no more than that. */
+/* The acknowledgement of an update: no more than that. While the room is put together there is no position to speak of.
+ */
 static void ack_update(const struct binding *binding, struct member *member)
 {
     Signalbox__Cluster__V1__SessionAck ack = SIGNALBOX__CLUSTER__V1__SESSION_ACK__INIT;
     Signalbox__Cluster__V1__Epoch epoch, join_epoch;
     fill_ack(member, binding->state, &ack, &epoch, &join_epoch);
     ack.seq = member->room->seq;
+    if (member->room->state == ROOM_REBUILDING)
+        ack.epoch = NULL;
     send_ack(binding->shard, binding->from, &ack);
     member_pass_on_held(member);
 }
@@ -170,6 +174,7 @@ static void ack_bound(const struct binding *binding, struct member *member, bool
         ack.n_messages = 1;
         ack.more_pages = !last_page;
     }
+    ack.digest = ack.seq == room->seq ? room->digest : 0;
     send_ack(shard, binding->from, &ack);
     payload_unref(&page);
     member_pass_on_held(member);
@@ -197,12 +202,10 @@ void session_drop_room(struct shard *shard, struct room *room)
 
 void session_detach_lost(struct shard *shard, int64_t now_ms)
 {
-    const struct view *view = shard->view;
     bool lost = false;
     struct gateway_ref *gateway, *next_gateway;
     HASH_ITER(hh, shard->gateways, gateway, next_gateway) {
-        const struct view_node *node = view_find_gateway(view, gateway->address.id);
-        gateway->lost = node == NULL || node->incarnation != gateway->address.incarnation;
+        gateway->lost = !shard_lists_gateway(shard, &gateway->address);
         lost |= gateway->lost;
     }
     if (!lost)
@@ -215,16 +218,6 @@ void session_detach_lost(struct shard *shard, int64_t now_ms)
 }
 
 /* --- seating ----------------------------------------------------------------------------------------------------- */
-
-static void on_settled(struct timer *timer, int64_t now_ms)
-{
-    struct room *room = container_of(timer, struct room, settle_timer);
-    room->settling = false;
-    room->shard->settling_rooms--;
-    room_settle(room, now_ms);
-    log_info("room_settled", log_str("room", room->name), log_uint("participants", room->total));
-    shard_drop_room_if_idle(room->shard, room);
-}
 
 /* How far the room had come under earlier owners, as far as this session shows. Positions of different owners must stay
  * in order, because who joined later offers first. The position of the client's own making is believed within reason.
@@ -239,21 +232,20 @@ static struct room *open_room(const struct binding *binding)
 {
     struct shard *shard = binding->shard;
     const State *state = binding->state;
-    struct room *room = shard_find_room(shard, &binding->key);
-    if (room != NULL)
+    struct room *room = shard_find_any_room(shard, &binding->key);
+    if (room != NULL && room->state != ROOM_HELD)
         return room;
-    struct epoch epoch = {
-        .view = shard->view->number, .counter = ++shard->epoch_counter, .incarnation = shard->options.self.incarnation};
-    room = room_new(shard, &binding->key, state->project, state->room, &epoch, shard->actions.wall_ms(shard->ctx));
-    HASH_ADD(hh, shard->rooms, key, sizeof room->key, room);
-    timer_init(&room->settle_timer, on_settled);
+    if (room == NULL)
+        room = shard_open_room(shard, &binding->key, state->project, state->room);
+    struct epoch epoch = owner_next_epoch(shard);
+    room_set_epoch(room, &epoch);
     room->seq = room->published_seq = seen_seq(state);
-    /* Somebody knew this room before this owner did: others may yet come back. */
-    if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN) {
-        room->settling = true;
-        shard->settling_rooms++;
-        timer_set(shard->wheel, &room->settle_timer, binding->now_ms + window_ms(state));
-    }
+    /* Somebody may have known this room before this owner did: others may yet come back. */
+    if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN ||
+        owner_origin(shard, room, &binding->key, state->room, NULL, NULL) == ORIGIN_LOST)
+        rebuild_settle(room, window_ms(state), binding->now_ms);
+    else
+        room_set_state(room, ROOM_LIVE);
     return room;
 }
 
@@ -275,7 +267,8 @@ static bool admit(const struct binding *binding, bool replaces)
     struct shard *shard = binding->shard;
     const struct shard_limits *limits = &shard->options.limits;
     struct room *room = shard_find_room(shard, &binding->key);
-    if (room == NULL && (shard->full || HASH_COUNT(shard->rooms) >= limits->rooms)) {
+    size_t rooms = HASH_COUNT(shard->rooms) - shard->rooms_in_state[ROOM_HELD];
+    if (room == NULL && (shard->full || rooms >= limits->rooms)) {
         refuse_full(binding, "this shard takes no new rooms for now: it is at one of its limits");
         return false;
     }
@@ -308,12 +301,8 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
     struct shard *shard = binding->shard;
     const State *state = binding->state;
     struct room *room = open_room(binding);
-    struct member *member = mem_new(struct member);
-    member->shard = shard;
-    member->sid = binding->sid;
-    sid_format(&member->sid, member->sid_text);
-    member->identity = mem_strdup(state->participant->identity);
-    member_identity_key(&room->key, member->identity, member->identity_key);
+    bool quiet = room->state == ROOM_REBUILDING;
+    struct member *member = member_new(shard, &binding->sid, &room->key, state->participant);
     member->gateway = member_open_gateway(shard, binding->from);
     member->connection = state->connection;
     member->bind_generation = bind_generation;
@@ -323,16 +312,10 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
     member->attempt = state->attempt;
     member->grants_version = state->grants_version;
     member->resume_window_ms = window_ms(state);
-    member_init_window(member);
-    negotiations_init(&member->negotiations);
 
-    const Signalbox__V1__Permissions *permissions = state->participant->permissions;
-    bool hidden = permissions != NULL && permissions->hidden;
     budget_set_percent(&room->budget, state->room_budget_percent);
     room->seq = max_u64(room->seq, seen_seq(state));
-    member->viewer = !hidden && state->participant->kind == SIGNALBOX__V1__PARTICIPANT__KIND__VIEWER;
-    member->listed = !hidden && !member->viewer;
-    if (member->listed || member->viewer)
+    if ((member->listed || member->viewer) && !quiet)
         room->seq++;
     member->participant_version = 1;
     if (state->join_epoch != NULL && state->joined_at_ms != 0) {
@@ -346,9 +329,10 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
         member->joined_at_ms = shard->actions.wall_ms(shard->ctx);
     }
     member_set_participant(member, state->participant);
-    HASH_ADD(hh_sid, shard->members_by_sid, sid, sizeof member->sid, member);
-    HASH_ADD(hh_identity, shard->members_by_identity, identity_key, sizeof member->identity_key, member);
-    room_add_member(room, member, binding->now_ms);
+    if (quiet)
+        room_seat_member(room, member);
+    else
+        room_add_member(room, member, binding->now_ms);
     if (state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DETACHED)
         member_detach(member, state->window_left_ms, binding->now_ms);
     return member;
@@ -409,7 +393,7 @@ static void join_new(const struct binding *binding)
 static void resume_unknown(const struct binding *binding)
 {
     struct room *room = shard_find_room(binding->shard, &binding->key);
-    if (room != NULL && !room->settling) {
+    if (room != NULL && !room_is_settling(room)) {
         refuse(binding, SIGNALBOX__V1__CODE__NOT_FOUND, SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE,
                SIGNALBOX__V1__LEAVE_ACTION__REJOIN, 0, "this session is not known here any more");
         return;
@@ -421,7 +405,8 @@ static void resume_unknown(const struct binding *binding)
     ack_bound(binding, member, true);
 }
 
-/* A gateway reports a session that it holds to an owner that lacks it. */
+/* A gateway reports a session that it holds to an owner that lacks it. Its client knows the room already: what is
+ * different is said when the room is whole, or asked for. */
 static void restore(const struct binding *binding)
 {
     const State *state = binding->state;
@@ -429,7 +414,7 @@ static void restore(const struct binding *binding)
         return;
     struct member *member = seat(binding, max_u64(1, state->bind_generation));
     metric_add_at(M_SESSION_COMMANDS, SESSION_RESTORED, 1);
-    ack_bound(binding, member, true);
+    ack_update(binding, member);
 }
 
 /* --- known members ----------------------------------------------------------------------------------------------- */
@@ -536,9 +521,14 @@ static void rebind(const struct binding *binding, struct member *member)
 static void bind_known(const struct binding *binding, struct member *member)
 {
     const State *state = binding->state;
-    bool same_connection =
-        member->gateway->address.incarnation == binding->from->incarnation && member->connection == state->connection;
-    if (!same_connection) {
+    bool same_gateway = member->gateway->address.incarnation == binding->from->incarnation;
+    if (!same_gateway && member->gateway->lost && member->connection == state->connection &&
+        strcmp(member->gateway->address.id, binding->from->id) == 0) {
+        /* It was taken for lost, came back as a new incarnation, and never had the answer for this connection. */
+        room_move_member(member->room, member, member_open_gateway(binding->shard, binding->from));
+        same_gateway = true;
+    }
+    if (!same_gateway || member->connection != state->connection) {
         rebind(binding, member);
         return;
     }
@@ -615,22 +605,33 @@ static bool answer_departed(const struct binding *binding)
     return true;
 }
 
-static void answer_not_owner(const struct binding *binding)
+void session_refuse_waiting(struct shard *shard, const struct node_address *from, const State *state)
+{
+    struct binding binding = {.shard = shard, .from = from, .state = state};
+    if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__HOLD)
+        return; /* its gateway repeats it */
+    bool resumes = state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME;
+    refuse(&binding, SIGNALBOX__V1__CODE__RETRY, SIGNALBOX__V1__LEAVE_REASON__CAPACITY,
+           resumes ? SIGNALBOX__V1__LEAVE_ACTION__RESUME : SIGNALBOX__V1__LEAVE_ACTION__REJOIN, WAITING_RETRY_MS,
+           "the room is on its way to another shard; try again");
+}
+
+void session_answer_not_owner(struct shard *shard, const struct node_address *to, const State *state)
 {
     Signalbox__Cluster__V1__NotOwner not_owner = SIGNALBOX__CLUSTER__V1__NOT_OWNER__INIT;
     Signalbox__Cluster__V1__ViewNumber view = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
     Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
-    if (binding->shard->view != NULL) {
-        view.generation = binding->shard->view->number.generation;
-        view.seq = binding->shard->view->number.seq;
+    if (shard->view != NULL) {
+        view.generation = shard->view->number.generation;
+        view.seq = shard->view->number.seq;
     }
-    not_owner.room_key = binding->state->room_key;
-    not_owner.sid = binding->state->sid;
-    not_owner.connection = binding->state->connection;
+    not_owner.room_key = state->room_key;
+    not_owner.sid = state->sid;
+    not_owner.connection = state->connection;
     not_owner.view = &view;
     item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_NOT_OWNER;
     item.not_owner = &not_owner;
-    shard_send(binding->shard, binding->from, &item);
+    shard_send(shard, to, &item);
     metric_add_at(M_SESSION_COMMANDS, SESSION_NOT_OWNER, 1);
 }
 
@@ -648,6 +649,34 @@ static bool bounded(const Participant *participant)
            signalbox__v1__participant__get_packed_size(participant) <= PARTICIPANT_BYTES_MAX;
 }
 
+/* Whether the room must come, or be put together, before this can be answered; then it waits. Reports are what a room
+ * is put together from. */
+static bool must_wait(const struct binding *binding)
+{
+    struct shard *shard = binding->shard;
+    const State *state = binding->state;
+    struct room *room = shard_find_any_room(shard, &binding->key);
+    if (room == NULL || room->state == ROOM_HELD) {
+        enum origin origin = owner_origin(shard, room, &binding->key, state->room, NULL, NULL);
+        if (origin == ORIGIN_NEW || (origin == ORIGIN_LOST && owner_reports_complete(shard, binding->now_ms)))
+            return false;
+        if (room == NULL)
+            room = shard_open_room(shard, &binding->key, state->project, state->room);
+        if (origin == ORIGIN_LOST)
+            rebuild_open(room, binding->now_ms);
+        else if (room->state == ROOM_ABSENT)
+            room_set_state(room, ROOM_HELD);
+    }
+    bool reports = state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__HOLD;
+    if (room_is_served(room) || (room->state == ROOM_REBUILDING && reports))
+        return false;
+    metric_add_at(M_SESSION_COMMANDS, SESSION_HELD, 1);
+    search_wait(room, binding->from, state, binding->now_ms);
+    if (room->state == ROOM_HELD)
+        search_step(room, binding->now_ms); /* may let go of it at once */
+    return true;
+}
+
 void session_state(struct shard *shard, const struct node_address *from, const State *state, int64_t now_ms)
 {
     struct binding binding = {.shard = shard, .from = from, .state = state, .now_ms = now_ms};
@@ -656,10 +685,10 @@ void session_state(struct shard *shard, const struct node_address *from, const S
         return;
     }
     if (!owner_is_self(shard, shard->view, &binding.key, state->room)) {
-        answer_not_owner(&binding);
+        session_answer_not_owner(shard, from, state);
         return;
     }
-    struct room *room = shard_find_room(shard, &binding.key);
+    struct room *room = shard_find_any_room(shard, &binding.key);
     if (room != NULL && (strcmp(room->name, state->room) != 0 || strcmp(room->project, state->project) != 0)) {
         refuse(&binding, SIGNALBOX__V1__CODE__INTERNAL, SIGNALBOX__V1__LEAVE_REASON__SERVER_ERROR,
                SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "two room names have one key");
@@ -670,17 +699,16 @@ void session_state(struct shard *shard, const struct node_address *from, const S
                SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "the participant is larger than the protocol allows");
         return;
     }
+    if (must_wait(&binding))
+        return;
     struct member *member;
     HASH_FIND(hh_sid, shard->members_by_sid, &binding.sid, sizeof binding.sid, member);
     if (member == NULL) {
         if (answer_departed(&binding))
             return;
-        if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN) {
-            if (room == NULL && owner_may_be_reported(shard, &binding.key, state->room, now_ms))
-                metric_add_at(M_SESSION_COMMANDS, SESSION_HELD, 1); /* its gateway repeats it */
-            else
-                join_new(&binding);
-        } else if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME)
+        if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN)
+            join_new(&binding);
+        else if (state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__RESUME)
             resume_unknown(&binding);
         else
             restore(&binding);

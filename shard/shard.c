@@ -21,6 +21,12 @@ const struct shard_limits shard_default_limits = {
 #undef LIMIT
 };
 
+/* Gateways that have not reported have had their time. */
+static void on_progress_timer(struct timer *timer, int64_t now_ms)
+{
+    owner_progress(container_of(timer, struct shard, progress_timer), now_ms);
+}
+
 struct shard *shard_new(const struct shard_options *options, struct timer_wheel *wheel,
                         const struct shard_actions *actions, void *ctx)
 {
@@ -31,6 +37,9 @@ struct shard *shard_new(const struct shard_options *options, struct timer_wheel 
     shard->ctx = ctx;
     schedule_init(shard);
     pool_init(&shard->departure_pool, sizeof(struct departure));
+    for (size_t i = 0; i < DEPARTURE_BUCKETS; i++)
+        list_init(&shard->departures_by_room[i]);
+    timer_init(&shard->progress_timer, on_progress_timer);
     arena_init(&shard->arena, SHARD_ARENA_MAX);
     return shard;
 }
@@ -43,9 +52,9 @@ void shard_reconfigure(struct shard *shard, const struct shard_options *options)
 
 void shard_drop_room(struct shard *shard, struct room *room)
 {
+    if (room->state != ROOM_ABSENT)
+        room_set_state(room, ROOM_ABSENT);
     timer_cancel(shard->wheel, &room->settle_timer);
-    if (room->settling)
-        shard->settling_rooms--;
     HASH_DEL(shard->rooms, room);
     room_free(&room);
 }
@@ -56,13 +65,16 @@ void shard_free(struct shard **shard_ptr)
     if (shard == NULL)
         return;
     struct room *room, *next_room;
+    shard->closing = true;
     HASH_ITER(hh, shard->rooms, room, next_room)
         session_drop_room(shard, room);
+    arrival_done(shard);
     struct departure *departure, *next_departure;
     HASH_ITER(hh, shard->departures, departure, next_departure)
         departure_forget(departure);
     schedule_done(shard);
-    owner_forget_history(shard);
+    timer_cancel(shard->wheel, &shard->progress_timer);
+    history_done(&shard->history);
     view_unref(&shard->view);
     arena_done(&shard->arena);
     buf_done(&shard->buf);
@@ -73,7 +85,7 @@ void shard_free(struct shard **shard_ptr)
 void shard_send(struct shard *shard, const struct node_address *to, Item *item)
 {
     struct payload *packed = link_pack_item(item);
-    shard->actions.to_gateway(shard->ctx, to, packed);
+    shard->actions.send(shard->ctx, to, packed);
     payload_unref(&packed);
 }
 
@@ -87,16 +99,35 @@ bool shard_parse_key(const ProtobufCBinaryData *data, struct room_key *ret_key)
     return true;
 }
 
-struct room *shard_find_room(struct shard *shard, const struct room_key *key)
+struct room *shard_find_any_room(struct shard *shard, const struct room_key *key)
 {
     struct room *room;
     HASH_FIND(hh, shard->rooms, key, sizeof *key, room);
     return room;
 }
 
+struct room *shard_find_room(struct shard *shard, const struct room_key *key)
+{
+    struct room *room = shard_find_any_room(shard, key);
+    return room != NULL && room_is_served(room) ? room : NULL;
+}
+
+struct room *shard_open_room(struct shard *shard, const struct room_key *key, const char *project, const char *name)
+{
+    struct room *room = room_new(shard, key, project, name, shard->actions.wall_ms(shard->ctx));
+    HASH_ADD(hh, shard->rooms, key, sizeof room->key, room);
+    return room;
+}
+
+bool shard_lists_gateway(const struct shard *shard, const struct node_address *gateway)
+{
+    const struct view_node *node = shard->view != NULL ? view_find_gateway(shard->view, gateway->id) : NULL;
+    return node != NULL && node->incarnation == gateway->incarnation;
+}
+
 void shard_drop_room_if_idle(struct shard *shard, struct room *room)
 {
-    if (list_empty(&room->members) && !room->settling)
+    if (list_empty(&room->members) && room->state == ROOM_LIVE)
         shard_drop_room(shard, room);
 }
 
@@ -142,7 +173,9 @@ bool shard_charge(struct member *member, const struct room_charge *charge, int64
 static struct member *bound_sender(struct shard *shard, const struct node_address *from, const char *sid)
 {
     struct member *member = member_find(shard, sid);
-    return member != NULL && member->gateway->address.incarnation == from->incarnation ? member : NULL;
+    if (member == NULL || member->gateway->address.incarnation != from->incarnation)
+        return NULL;
+    return room_is_served(member->room) ? member : NULL;
 }
 
 static void relay_failed(struct shard *shard, const struct node_address *to, const Signalbox__Cluster__V1__Relay *relay,
@@ -171,7 +204,7 @@ static void on_relay(struct shard *shard, const struct node_address *from, const
     struct member *receiver = member_find(shard, relay->to);
     if (receiver == NULL || receiver->room != sender->room) {
         metric_add_at(M_RELAYS_REFUSED, RELAY_NO_RECEIVER, 1);
-        if (!sender->room->settling && relay->kind != SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK)
+        if (!room_is_settling(sender->room) && relay->kind != SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK)
             relay_failed(shard, from, relay, departure_reason(shard, relay->to));
         return;
     }
@@ -183,7 +216,7 @@ static void on_relay(struct shard *shard, const struct node_address *from, const
     }
     struct payload *packed = link_pack_item(item);
     if (!receiver->detached)
-        shard->actions.to_gateway(shard->ctx, &receiver->gateway->address, packed);
+        shard->actions.send(shard->ctx, &receiver->gateway->address, packed);
     else if (relay->kind != SIGNALBOX__CLUSTER__V1__RELAY__KIND__ACK)
         held_add(&receiver->held, packed, &shard->held_bytes); /* and the sender keeps it until it is acknowledged */
     payload_unref(&packed);
@@ -252,7 +285,7 @@ static void on_signal(struct shard *shard, const struct node_address *from,
         return;
     }
     struct payload *packed = link_pack_item(item);
-    shard->actions.to_gateway(shard->ctx, &receiver->gateway->address, packed);
+    shard->actions.send(shard->ctx, &receiver->gateway->address, packed);
     payload_unref(&packed);
 }
 
@@ -296,6 +329,18 @@ void shard_item(struct shard *shard, const struct node_address *from, const Item
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ICE_REPORT:
         on_ice_report(shard, from, item->ice_report, now_ms);
         break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_HANDOFF_CHUNK:
+        arrival_chunk(shard, from, item->handoff_chunk, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_HANDOFF_REPLY:
+        handoff_on_reply(shard, from, item->handoff_reply, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_PULL_REQUEST:
+        search_on_pull(shard, from, item->pull_request, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_PULL_REPLY:
+        search_on_reply(shard, from, item->pull_reply, now_ms);
+        break;
     default:
         /* Of a newer version, or not for shards: safe to ignore by the schema's rules. */
         metric_add(M_ITEMS_INVALID, 1);
@@ -305,10 +350,12 @@ void shard_item(struct shard *shard, const struct node_address *from, const Item
 
 struct shard_stats shard_stats(const struct shard *shard)
 {
-    return (struct shard_stats){.rooms = HASH_COUNT(shard->rooms),
-                                .settling_rooms = shard->settling_rooms,
+    struct shard_stats stats = {.rooms = HASH_COUNT(shard->rooms),
+                                .waiting_commands = shard->waiting_commands,
                                 .participants = HASH_CNT(hh_sid, shard->members_by_sid),
                                 .detached = shard->detached,
                                 .gateways = HASH_COUNT(shard->gateways),
                                 .pending_updates = shard->pending_events + shard->pending_signals};
+    memcpy(stats.rooms_in_state, shard->rooms_in_state, sizeof stats.rooms_in_state);
+    return stats;
 }

@@ -14,6 +14,7 @@
 #include "common/timer.h"
 #include "common/view.h"
 #include "proto/cluster.pb-c.h"
+#include "shard/states.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,13 +40,18 @@ struct shard_options {
 };
 
 struct shard_actions {
-    /* Takes a reference of its own. */
-    void (*to_gateway)(void *ctx, const struct node_address *gateway, struct payload *item);
+    /* To a gateway or a shard; takes a reference of its own. */
+    void (*send)(void *ctx, const struct node_address *to, struct payload *item);
     /* shard_flush() is wanted at the end of this turn. */
     void (*flush_soon)(void *ctx);
     int64_t (*wall_ms)(void *ctx);
     /* The newest view of which every gateway has reported what it holds. */
-    struct view_number (*marker)(void *ctx);
+    struct view_number (*reported)(void *ctx);
+    /* The newest view in which another shard says that it holds no room that is not its own; zero if it is not known.
+     */
+    struct view_number (*marker_of)(void *ctx, uint64_t incarnation);
+    /* The same of this shard; only ever greater. */
+    void (*set_marker)(void *ctx, struct view_number marker, int64_t now_ms);
 };
 
 struct shard *shard_new(const struct shard_options *options, struct timer_wheel *wheel,
@@ -57,7 +63,10 @@ void shard_reconfigure(struct shard *shard, const struct shard_options *options)
 /* Messages inside the item are altered; they are good for nothing after the call. */
 void shard_item(struct shard *shard, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
                 int64_t now_ms);
+/* A view: the newest one takes force, one before it (any that has not settled) tells who owned what. */
 void shard_view(struct shard *shard, struct view *view, int64_t now_ms);
+/* Another shard's marker has moved, or a gateway has reported. */
+void shard_progress(struct shard *shard, int64_t now_ms);
 /* While a shard is not sure of its own place nobody's window ends. */
 void shard_suspend(struct shard *shard, bool suspended, int64_t now_ms);
 /* Whether rooms that are not here yet are refused, beyond what the limits on rooms and participants say. */
@@ -69,7 +78,8 @@ bool shard_admin(struct shard *shard, const Signalbox__Cluster__V1__AdminRequest
                  Signalbox__Cluster__V1__AdminReply *reply, int64_t now_ms);
 
 struct shard_stats {
-    size_t rooms, settling_rooms, participants, detached, gateways, pending_updates;
+    size_t rooms, participants, detached, gateways, pending_updates, waiting_commands;
+    size_t rooms_in_state[ROOM_STATE_COUNT];
 };
 struct shard_stats shard_stats(const struct shard *shard);
 

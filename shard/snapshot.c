@@ -96,7 +96,7 @@ static struct snapshot *take(struct room *room, bool with_viewers, int64_t now_m
     snapshot->id = ++room->shard->snapshot_counter;
     snapshot->seq = room->seq;
     snapshot->with_viewers = with_viewers;
-    snapshot->settling = room->settling;
+    snapshot->settling = room_is_settling(room);
     list_for_each(pos, &room->members) {
         struct member *member = container_of(pos, struct member, link);
         if (member->listed || (with_viewers && member->viewer))

@@ -76,6 +76,15 @@ static void reply_page(struct room *room, const struct node_address *to, Signalb
     payload_unref(&page);
 }
 
+/* Not here, and not on its way either: whoever has members of it must say so. */
+static bool sync_is_absent(struct shard *shard, const struct room_key *key)
+{
+    bool settled = shard->rooms_in_state[ROOM_HELD] == 0 && shard->rooms_in_state[ROOM_FROZEN] == 0 &&
+                   shard->view != NULL &&
+                   view_number_compare(shard->actions.reported(shard->ctx), shard->view->number) >= 0;
+    return shard_find_any_room(shard, key) == NULL && settled && owner_others_settled(shard);
+}
+
 void sync_request(struct shard *shard, const struct node_address *from,
                   const Signalbox__Cluster__V1__SyncRequest *request, int64_t now_ms)
 {
@@ -87,6 +96,8 @@ void sync_request(struct shard *shard, const struct node_address *from,
     sync.sid = request->sid;
     sync.connection = request->connection;
     struct room *room = shard_find_room(shard, &key);
+    if (room == NULL && !sync_is_absent(shard, &key))
+        return; /* it is on its way, to here or elsewhere: asked again there */
     if (room == NULL) {
         sync.code = SIGNALBOX__V1__CODE__NOT_FOUND;
         metric_add_at(M_SYNCS, SYNC_NO_ROOM, 1);
@@ -110,6 +121,14 @@ void sync_positions(struct shard *shard, const struct node_address *from,
             continue;
         struct room *room = shard_find_room(shard, &key);
         struct epoch epoch = epoch_from_proto(position->epoch);
+        if (room == NULL && !sync_is_absent(shard, &key))
+            continue;
+        if (room != NULL && !epoch_equal(&epoch, &room->epoch)) {
+            /* It has been told of the epoch already, and did not hear. */
+            room_flush(room, now_ms);
+            rebuild_tell(room, from);
+            continue;
+        }
         if (room != NULL && epoch_equal(&epoch, &room->epoch) && position->seq >= room->published_seq)
             continue; /* nothing missed */
         Signalbox__Cluster__V1__SyncReply sync = SIGNALBOX__CLUSTER__V1__SYNC_REPLY__INIT;

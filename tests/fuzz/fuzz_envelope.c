@@ -61,9 +61,18 @@ static int64_t on_wall_ms(void *ctx)
     return INT64_C(1800000000000);
 }
 
-static struct view_number on_marker(void *ctx)
+static struct view_number on_reported(void *ctx)
 {
     return (struct view_number){1, 1};
+}
+
+static struct view_number on_marker_of(void *ctx, uint64_t incarnation)
+{
+    return (struct view_number){1, 1};
+}
+
+static void on_set_marker(void *ctx, struct view_number marker, int64_t now_ms)
+{
 }
 
 static void on_send(void *ctx, void *transport, struct outmsg *message, enum message_class class)
@@ -80,8 +89,12 @@ static void on_to_shard(void *ctx, const struct node_address *shard, struct payl
 
 static void open_world(struct world *world)
 {
-    static const struct shard_actions shard_actions = {
-        .to_gateway = on_to_gateway, .flush_soon = on_flush_soon, .wall_ms = on_wall_ms, .marker = on_marker};
+    static const struct shard_actions shard_actions = {.send = on_to_gateway,
+                                                       .flush_soon = on_flush_soon,
+                                                       .wall_ms = on_wall_ms,
+                                                       .reported = on_reported,
+                                                       .marker_of = on_marker_of,
+                                                       .set_marker = on_set_marker};
     static const struct gateway_actions gateway_actions = {
         .send = on_send, .close = on_close, .to_shard = on_to_shard, .wall_ms = on_wall_ms};
     struct shard_options shard_options = {.self = shard_address, .limits = shard_default_limits};

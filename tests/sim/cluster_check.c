@@ -210,9 +210,9 @@ static void check_rooms(struct world *world, struct process *shard)
             cluster_violated(world, "queues", i, "%u are in room %s", room->total, room->name);
     }
     if (HASH_COUNT(shard->shard->departures) > shard->shard->options.limits.departures ||
-        shard->shard->history_count > SHARD_HISTORY_MAX)
+        shard->shard->history.count > HISTORY_MAX)
         cluster_violated(world, "queues", CLUSTER_NO_ROOM, "%s remembers %u departures and %zu views",
-                         shard->address.id, HASH_COUNT(shard->shard->departures), shard->shard->history_count);
+                         shard->address.id, HASH_COUNT(shard->shard->departures), shard->shard->history.count);
 }
 
 /* Epochs only grow, as each gateway sees a room. */

@@ -227,10 +227,24 @@ static void on_flush_soon(void *ctx)
     ((struct process *)ctx)->flush_wanted = true;
 }
 
-static struct view_number on_marker(void *ctx)
+static struct view_number on_reported(void *ctx)
 {
-    struct process *process = ctx;
-    return process->membership != NULL ? membership_marker(process->membership) : (struct view_number){0, 0};
+    return membership_reported(((struct process *)ctx)->membership);
+}
+
+static struct view_number on_marker_of(void *ctx, uint64_t incarnation)
+{
+    return membership_marker_of(((struct process *)ctx)->membership, incarnation);
+}
+
+static void on_set_marker(void *ctx, struct view_number marker, int64_t now_ms)
+{
+    membership_set_marker(((struct process *)ctx)->membership, marker, now_ms);
+}
+
+static void on_progress(void *ctx, int64_t now_ms)
+{
+    shard_progress(((struct process *)ctx)->shard, now_ms);
 }
 
 /* --- the bus --------------------------------------------------------------------------------------------------- */
@@ -331,8 +345,12 @@ void wiring_open_core(struct process *process, struct jwt_keyring *keyring, cons
 {
     static const struct gateway_actions gateway_actions = {
         .send = wiring_client_send, .close = wiring_client_close, .to_shard = on_to_peer, .wall_ms = wiring_wall_ms};
-    static const struct shard_actions shard_actions = {
-        .to_gateway = on_to_peer, .flush_soon = on_flush_soon, .wall_ms = wiring_wall_ms, .marker = on_marker};
+    static const struct shard_actions shard_actions = {.send = on_to_peer,
+                                                       .flush_soon = on_flush_soon,
+                                                       .wall_ms = wiring_wall_ms,
+                                                       .reported = on_reported,
+                                                       .marker_of = on_marker_of,
+                                                       .set_marker = on_set_marker};
     if (process->address.kind == NODE_GATEWAY) {
         struct gateway_options options = {.self = process->address, .limits = gateway_default_limits};
         process->gateway = gateway_new(&options, keyring, token_keys, &process->wheel, &gateway_actions, process);
@@ -357,7 +375,8 @@ void wiring_open_node(struct process *process)
                                                       .probe = on_probe,
                                                       .view = on_view,
                                                       .state = on_state,
-                                                      .wall_s = on_wall_s};
+                                                      .wall_s = on_wall_s,
+                                                      .progress = on_progress};
     struct world *world = process->world;
     process->bus_up = process->acting = process->release_wanted = process->flush_wanted = false;
     process->links_due_ms = -1;

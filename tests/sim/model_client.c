@@ -524,6 +524,12 @@ static void on_message(void *ctx, const Message *message)
         if (model_client_find(client, message->route->peer) == NULL)
             end_pair(client, message->route->peer);
         break;
+    case SIGNALBOX__V1__SERVER_MESSAGE__BODY_MOVED:
+        world_note(client->world, client->room, "%s goes on at %" PRIu64 " of %s", client->identity, client->seq,
+                   message->moved->epoch);
+        copy_text(client->epoch, sizeof client->epoch, message->moved->epoch);
+        resend_all(client);
+        break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_PONG:
         on_pong(client, message->pong);
         break;

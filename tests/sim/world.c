@@ -21,6 +21,7 @@ struct process {
     struct shard *shard;
     struct view *view;
     bool alive, flush_wanted;
+    struct view_number marker;                    /* shards */
     int64_t links_due_ms;                         /* -1: nothing waits */
     int64_t last_arrival_ms[WORLD_PROCESSES_MAX]; /* of what each process sent here: order is kept */
 };
@@ -235,9 +236,33 @@ static struct view_number reported(struct world *world)
     return lowest;
 }
 
-static struct view_number on_marker(void *ctx)
+static struct view_number settled(const struct world *world)
+{
+    struct view_number lowest = world->view->number;
+    for (int i = world->options.gateways; i < world->process_count; i++)
+        if (world->processes[i].alive && listed(world->view, &world->processes[i].address) &&
+            view_number_compare(world->processes[i].marker, lowest) < 0)
+            lowest = world->processes[i].marker;
+    return lowest;
+}
+
+static struct view_number on_reported(void *ctx)
 {
     return reported(((struct process *)ctx)->world);
+}
+
+static struct view_number on_marker_of(void *ctx, uint64_t incarnation)
+{
+    const struct world *world = ((struct process *)ctx)->world;
+    for (int i = 0; i < world->process_count; i++)
+        if (world->processes[i].alive && world->processes[i].address.incarnation == incarnation)
+            return world->processes[i].marker;
+    return (struct view_number){0, 0};
+}
+
+static void on_set_marker(void *ctx, struct view_number marker, int64_t now_ms)
+{
+    ((struct process *)ctx)->marker = marker;
 }
 
 static int64_t network_delay(struct world *world, int64_t *last_ms)
@@ -268,7 +293,8 @@ static void process_start(struct world *world, int index)
 {
     static const struct link_handlers handlers = {on_publish, on_judge, on_item, on_gap, on_view};
     static const struct gateway_actions gateway_actions = {on_client_send, on_client_close, on_to_peer, on_wall_ms};
-    static const struct shard_actions shard_actions = {on_to_peer, on_flush_soon, on_wall_ms, on_marker};
+    static const struct shard_actions shard_actions = {on_to_peer,  on_flush_soon, on_wall_ms,
+                                                       on_reported, on_marker_of,  on_set_marker};
     struct process *self = &world->processes[index];
     bool gateway = index < world->options.gateways;
     *self = (struct process){.world = world, .alive = true, .links_due_ms = -1};
@@ -320,7 +346,7 @@ static void learn_view(struct process *self, struct view *view)
 static void announce_view(struct world *world, struct view *take_view, int64_t spread_ms)
 {
     if (world->view != NULL)
-        take_view->settled = reported(world);
+        take_view->settled = settled(world);
     view_unref(&world->view);
     world->view = take_view;
     take_view->number = (struct view_number){1, take_view->number.seq + 1};
@@ -503,6 +529,9 @@ static void turn(struct world *world)
         struct process *process = &world->processes[i];
         if (!process->alive)
             continue;
+        if (process->shard != NULL && process->view != NULL &&
+            view_number_compare(process->marker, process->view->number) < 0)
+            shard_progress(process->shard, world->now_ms);
         if (process->flush_wanted) {
             process->flush_wanted = false;
             shard_flush(process->shard, world->now_ms);

@@ -35,10 +35,20 @@ static void flush_soon(void *ctx)
     ((struct fixture *)ctx)->flush_wanted = true;
 }
 
-/* Gateways have always reported everything. */
-static struct view_number marker(void *ctx)
+static struct view_number reported(void *ctx)
 {
-    return (struct view_number){UINT64_MAX, UINT64_MAX};
+    return ((struct fixture *)ctx)->reported;
+}
+
+static struct view_number marker_of(void *ctx, uint64_t incarnation)
+{
+    struct fixture *fixture = ctx;
+    return incarnation < FIXTURE_PEERS ? fixture->markers[incarnation] : (struct view_number){0, 0};
+}
+
+static void set_marker(void *ctx, struct view_number marker, int64_t now_ms)
+{
+    ((struct fixture *)ctx)->marker = marker;
 }
 
 static int64_t wall_ms(void *ctx)
@@ -48,7 +58,7 @@ static int64_t wall_ms(void *ctx)
 
 static void open_shard(struct fixture *fixture, uint64_t incarnation)
 {
-    static const struct shard_actions actions = {to_gateway, flush_soon, wall_ms, marker};
+    static const struct shard_actions actions = {to_gateway, flush_soon, wall_ms, reported, marker_of, set_marker};
     struct view *view = view_copy(fixture->view);
     struct view_node node = {.id = "shard-1", .incarnation = incarnation, .weight = 100, .full_weight = 100};
     view->number = (struct view_number){.generation = 1, .seq = view->number.seq + 1};
@@ -81,7 +91,8 @@ void fixture_set_gateways(struct fixture *fixture, int count)
 
 void fixture_open(struct fixture *fixture, const struct shard_options *options)
 {
-    *fixture = (struct fixture){.now_ms = 1000};
+    /* Gateways have always reported everything. */
+    *fixture = (struct fixture){.now_ms = 1000, .reported = {UINT64_MAX, UINT64_MAX}};
     if (options != NULL)
         fixture->options = *options;
     else

@@ -14,7 +14,7 @@ typedef Signalbox__V1__RoomEvents Events;
 typedef Signalbox__V1__RoomEvent Event;
 typedef Signalbox__V1__Snapshot Snapshot;
 
-enum { GATEWAYS = 3, JOIN = 1, RESUME = 2, HOLD = 3, ATTACHED = 1, DETACHED = 2, DEPARTED = 3 };
+enum { FIXTURE_PEERS = 16, GATEWAYS = 3, JOIN = 1, RESUME = 2, HOLD = 3, ATTACHED = 1, DETACHED = 2, DEPARTED = 3 };
 
 struct sent {
     int gateway;
@@ -26,6 +26,9 @@ struct fixture {
     struct shard_options options;
     struct shard *shard;
     struct view *view;
+    struct view_number reported;               /* by the gateways */
+    struct view_number markers[FIXTURE_PEERS]; /* of other shards, by incarnation */
+    struct view_number marker;                 /* this shard's */
     int64_t now_ms;
     bool flush_wanted;
     struct sent *sent;

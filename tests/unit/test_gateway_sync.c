@@ -24,6 +24,26 @@ static void teardown(void)
     fixture_close(&f);
 }
 
+/* The owner is another one, or the room was put together anew. */
+static void epoch_change(uint64_t seq, uint64_t digest, const struct epoch *from, uint64_t from_seq)
+{
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__EpochChange change = SIGNALBOX__CLUSTER__V1__EPOCH_CHANGE__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch), from_epoch;
+    change.room_key = key_data("r");
+    change.epoch = &epoch;
+    change.seq = seq;
+    change.digest = digest;
+    if (from != NULL) {
+        from_epoch = epoch_to_proto(from);
+        change.from_epoch = &from_epoch;
+        change.from_seq = from_seq;
+    }
+    item.body_case = ITEM(EPOCH_CHANGE);
+    item.epoch_change = &change;
+    fixture_deliver(&f, &item);
+}
+
 static int events_of(int client)
 {
     return received_count(&f, 0, client, BODY(ROOM_EVENTS));
@@ -293,6 +313,10 @@ START_TEST(older_epochs_are_refused_newer_ones_taken)
     size_t since = f.sent_count;
     deliver_events(&f, "r", 1, 9, "of a new epoch");
     ck_assert_int_eq(events_of(bob), 0);
+    /* Whether the position is one of the new epoch, the owner knows. */
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 0);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 1);
+    epoch_change(9, 77, NULL, 0);
     ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 2);
     ck_assert_ptr_null(last_ask()->epoch);
     session_reply(bob, pack_snapshot(&f, 9, ""), 9, false, true);
@@ -315,18 +339,90 @@ START_TEST(a_new_owner_is_told_of_every_session)
     ck_assert_uint_eq(state->join_seq, start - 1);
     for (size_t i = since; i < f.sent_count; i++)
         ck_assert(node_address_equal(&f.sent[i].to, &f.shard));
-    /* It had lost Ann, and gives her its state; it knows Bob, who asks for what he needs. */
-    bind_session(&f, state, 1, 3);
-    ck_assert_int_eq(received_count(&f, 0, ann, BODY(SNAPSHOT)), 2);
-    ck_assert_int_eq(received_count(&f, 0, ann, BODY(HELLO_OK)), 1);
-    Ack *ack = make_ack(&f, last_state(&f, bob));
-    ack->seq = 3;
-    deliver_ack(&f, ack);
-    ck_assert_str_eq(last_ask()->sid, f.clients[bob].sid);
+    /* It is told of both, and says where the room stands once it knows all of it: elsewhere. */
+    for (int i = 0; i < 2; i++) {
+        Ack *ack = make_ack(&f, last_state(&f, i == 0 ? ann : bob));
+        ack->epoch = NULL;
+        deliver_ack(&f, ack);
+    }
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 0);
+    epoch_change(3, 77, NULL, 0);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 2);
+    session_reply(ann, pack_snapshot(&f, 3, ""), 3, false, true);
     session_reply(bob, pack_snapshot(&f, 3, ""), 3, false, true);
     deliver_events(&f, "r", 4, 4, "goes on");
     ck_assert_int_eq(events_of(ann), 2);
     ck_assert_int_eq(events_of(bob), 1);
+}
+END_TEST
+
+START_TEST(a_room_that_came_whole_goes_on_in_silence)
+{
+    struct epoch from = f.epoch;
+    int snapshots = received_count(&f, 0, ann, BODY(SNAPSHOT));
+    fixture_next_owner(&f);
+    size_t since = f.sent_count;
+    f.epoch.counter++;
+    epoch_change(start + 1, 0, &from, start + 1);
+    const Message *moved = received(&f, 0, ann, BODY(MOVED), 0);
+    ck_assert_ptr_nonnull(moved);
+    ck_assert_str_eq(moved->moved->shard, f.shard.id);
+    /* One event was missed before the room moved: it is replayed, under the new epoch. */
+    const Item *ask = sent(&f, since, ITEM(LINK_POSITIONS), 0);
+    ck_assert_uint_eq(ask->link_positions->rooms[0]->seq, start);
+    sync_reply("", 0, pack_events(&f, start + 1, start + 1, "missed"), start + 1, true, true, CODE(OK));
+    deliver_events(&f, "r", start + 2, start + 2, "goes on");
+    ck_assert_int_eq(events_of(bob), 2);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(SNAPSHOT)), snapshots);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 0);
+    /* Said again, or by the owner before: nothing. */
+    epoch_change(start + 2, 0, &from, start + 1);
+    f.epoch = from;
+    epoch_change(start + 5, 0, NULL, 0);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(MOVED)), 1);
+}
+END_TEST
+
+START_TEST(the_same_roster_at_the_same_position_is_adopted_in_silence)
+{
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__RoomBatch batch = SIGNALBOX__CLUSTER__V1__ROOM_BATCH__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch);
+    batch.room_key = key_data("r");
+    batch.epoch = &epoch;
+    batch.first_seq = batch.last_seq = start + 1;
+    batch.class_ = 3;
+    batch.message = pack_events(&f, start + 1, start + 1, "hears of the digest");
+    batch.digest = 77;
+    batch.exclude_sid = (char *)"";
+    item.body_case = ITEM(ROOM_BATCH);
+    item.room_batch = &batch;
+    fixture_deliver(&f, &item);
+    fixture_next_owner(&f);
+    size_t since = f.sent_count;
+    f.epoch.counter++;
+    epoch_change(start + 1, 77, NULL, 0);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(MOVED)), 1);
+    ck_assert_int_eq(received_count(&f, 0, bob, BODY(MOVED)), 1);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 0);
+    deliver_events(&f, "r", start + 2, start + 2, "goes on");
+    ck_assert_int_eq(events_of(bob), 2);
+    /* Another roster, or another position, is not. */
+    f.epoch.counter++;
+    epoch_change(start + 2, 78, NULL, 0);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(MOVED)), 1);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 2);
+}
+END_TEST
+
+START_TEST(a_new_owner_that_says_nothing_is_asked)
+{
+    size_t since = f.sent_count;
+    fixture_next_owner(&f);
+    fixture_advance(&f, 499);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 0);
+    fixture_advance(&f, 1001);
+    ck_assert_int_ge(sent_count(&f, since, ITEM(LINK_POSITIONS)), 2);
 }
 END_TEST
 
@@ -336,8 +432,8 @@ START_TEST(an_owner_that_lost_the_room_is_told_again)
     sync_reply("", 0, (ProtobufCBinaryData){0}, 0, false, false, CODE(NOT_FOUND));
     ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), 2);
     f.epoch.counter++;
-    bind_session(&f, last_state(&f, ann), 1, 1);
-    ck_assert_int_eq(received_count(&f, 0, ann, BODY(SNAPSHOT)), 2);
+    deliver_ack(&f, make_ack(&f, last_state(&f, ann)));
+    ck_assert_int_eq(sent_count(&f, since, ITEM(LINK_POSITIONS)), 1); /* it has the room again, in another epoch */
 }
 END_TEST
 
@@ -465,6 +561,9 @@ int main(void)
     tcase_add_test(tcase, a_slow_reader_gets_a_snapshot);
     tcase_add_test(tcase, older_epochs_are_refused_newer_ones_taken);
     tcase_add_test(tcase, a_new_owner_is_told_of_every_session);
+    tcase_add_test(tcase, a_room_that_came_whole_goes_on_in_silence);
+    tcase_add_test(tcase, the_same_roster_at_the_same_position_is_adopted_in_silence);
+    tcase_add_test(tcase, a_new_owner_that_says_nothing_is_asked);
     tcase_add_test(tcase, an_owner_that_lost_the_room_is_told_again);
     tcase_add_test(tcase, not_owner_is_told_again_or_waits);
     tcase_add_test(tcase, where_all_shards_are_full_only_known_rooms_are_joined);

@@ -71,6 +71,12 @@ static int64_t on_wall_s(void *ctx)
     return WALL_S;
 }
 
+/* As a shard without rooms does. */
+static void on_progress(void *ctx, int64_t at_ms)
+{
+    membership_set_marker(membership, membership_reported(membership), at_ms);
+}
+
 static void begin(enum node_kind kind)
 {
     static const struct membership_actions actions = {.read_last = on_read_last,
@@ -81,7 +87,8 @@ static void begin(enum node_kind kind)
                                                       .probe = on_probe,
                                                       .view = on_view,
                                                       .state = on_state,
-                                                      .wall_s = on_wall_s};
+                                                      .wall_s = on_wall_s,
+                                                      .progress = on_progress};
     struct node_address self = {.kind = kind, .id = "self", .incarnation = SELF};
     membership = membership_new(&self, "eu", 70, &membership_default_times, &wheel, &actions, NULL);
 }
