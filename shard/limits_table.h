@@ -34,7 +34,7 @@ LIMIT(snapshot_ttl_ms, 30000, 1000, 600000, "ms",
 LIMIT(departure_ms, 60000, 1000, 86400000, "ms",
       "Who has left is remembered for so long beyond the resume window, so that no resume token brings them back.")
 LIMIT(departures, 200000, 1, 10000000, "departures",
-      "Remembered at most, over all rooms; the oldest are forgotten first. Each takes about 150 bytes: 30 MB in all by "
+      "Remembered at most, over all rooms; the oldest are forgotten first. Each takes about 166 bytes: 33 MB in all by "
       "default.")
 LIMIT(handoff_rooms, 32, 1, 10000, "rooms", "Rooms that are handed to one shard at a time.")
 LIMIT(handoff_bytes, 4194304, 262144, 67108864, "bytes",
