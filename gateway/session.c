@@ -2,6 +2,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "common/sim_fault.h"
 #include "gateway/internal.h"
 #include <assert.h>
 #include <stdio.h>
@@ -229,7 +230,9 @@ void session_confirm(struct session *session, int64_t now_ms)
 static void on_repeat(struct timer *timer, int64_t now_ms)
 {
     struct session *session = container_of(timer, struct session, repeat_timer);
-    if (session->acked_version != session->version) {
+    if (session->acked_version != session->version && SIM_FAULT(UNREPEATED)) {
+        return;
+    } else if (session->acked_version != session->version) {
         metric_add(M_SESSION_REPEATS, 1);
         send_state(session, now_ms);
     } else if (session->confirm_pending) {

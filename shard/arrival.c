@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "common/sim_fault.h"
 #include "shard/internal.h"
 #include <sodium.h>
 #include <stdlib.h>
@@ -141,6 +142,7 @@ static bool install(struct shard *shard, const struct arrival *arrival, const Ch
             room_set_state(room, ROOM_LIVE);
         log_info("room_taken_over", log_str("room", room->name), log_uint("participants", room->total));
         rebuild_tell_all(room);
+        session_detach_lost(shard, now_ms); /* the gateway of some may have left the view meanwhile */
         metric_add_at(M_HANDOFFS, TAKEN, 1);
     } else {
         session_drop_room(shard, room);
@@ -191,7 +193,7 @@ static bool is_overtaken(struct shard *shard, const struct room_key *key, const 
 {
     const struct room *room = shard_find_any_room(shard, key);
     struct epoch epoch = epoch_from_proto(chunk->old_epoch);
-    if (room == NULL || room->state == ROOM_HELD)
+    if (room == NULL || room->state == ROOM_HELD || SIM_FAULT(INSTALLED_TWICE))
         return false;
     return room->state != ROOM_FROZEN || epoch_compare(&epoch, &room->epoch) <= 0;
 }
@@ -226,7 +228,7 @@ void arrival_chunk(struct shard *shard, const struct node_address *from, const C
     metric_add_at(M_HANDOFF_BYTES, 1, chunk->data.len);
     memcpy(key.bytes, chunk->room_key.data, sizeof key.bytes);
     HASH_FIND(hh, shard->decisions, &chunk->handoff_id, sizeof chunk->handoff_id, decision);
-    if (decision != NULL) {
+    if (decision != NULL && !SIM_FAULT(INSTALLED_TWICE)) {
         reply(shard, from, chunk, decision->result, chunk->count);
         return;
     }

@@ -1,5 +1,6 @@
 /* Who has left for good, so that a late resume learns how it ended, and a late repeat of a join does nothing. */
 #include "common/metrics.h"
+#include "common/sim_fault.h"
 #include "shard/internal.h"
 
 void departure_forget(struct departure *departure)
@@ -56,6 +57,8 @@ void departure_remember_until(struct shard *shard, const struct sid *sid, const 
 struct departure *departure_find(struct shard *shard, const struct sid *sid)
 {
     struct departure *departure;
+    if (SIM_FAULT(DEPARTED_FORGOTTEN))
+        return NULL;
     HASH_FIND(hh, shard->departures, sid, sizeof *sid, departure);
     return departure;
 }

@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "common/sim_fault.h"
 #include "shard/internal.h"
 #include <sodium.h>
 #include <stdlib.h>
@@ -39,6 +40,9 @@ struct handoff_target {
     size_t active_bytes;
     UT_hash_handle hh; /* by incarnation */
 };
+
+static void leave_target(struct handoff *handoff);
+static void thaw(struct room *room, int64_t now_ms);
 
 static void send_chunk(struct handoff *handoff, uint32_t index)
 {
@@ -79,6 +83,11 @@ static void send_chunks(struct handoff *handoff, int64_t now_ms)
 static void on_repeat(struct timer *timer, int64_t now_ms)
 {
     struct handoff *handoff = container_of(timer, struct handoff, repeat_timer);
+    if (SIM_FAULT(THAW_BY_TIMEOUT)) {
+        leave_target(handoff);
+        thaw(handoff->room, now_ms);
+        return;
+    }
     handoff->sent = handoff->received < handoff->count ? handoff->received : handoff->count - 1;
     send_chunks(handoff, now_ms);
 }

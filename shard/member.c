@@ -1,6 +1,7 @@
 /* A member: what of it comes from its gateway, what is the owner's own, and how it comes to an end. */
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "common/sim_fault.h"
 #include "shard/held.h"
 #include "shard/internal.h"
 #include <assert.h>
@@ -174,6 +175,8 @@ void member_pass_on_held(struct member *member)
 
 void member_detach(struct member *member, uint32_t left_ms, int64_t now_ms)
 {
+    if (SIM_FAULT(DEPART_AT_ONCE))
+        left_ms = 0;
     if (left_ms > member->resume_window_ms)
         left_ms = member->resume_window_ms;
     if (!member->detached) {

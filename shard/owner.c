@@ -1,6 +1,7 @@
 /* What a new view means for rooms: which of them are another shard's now, where those may be that are not here, and
  * when nothing is out of its place any more. Unknown is never taken for new. */
 #include "common/log.h"
+#include "common/sim_fault.h"
 #include "shard/internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -31,13 +32,15 @@ struct node_address owner_address(const struct shard *shard, const struct room_k
 
 struct epoch owner_next_epoch(struct shard *shard)
 {
-    return (struct epoch){
-        .view = shard->view->number, .counter = ++shard->epoch_counter, .incarnation = shard->options.self.incarnation};
+    return (struct epoch){.view = shard->view->number,
+                          .counter = SIM_FAULT(REUSED_EPOCH) ? 1 : ++shard->epoch_counter,
+                          .incarnation = shard->options.self.incarnation};
 }
 
 static bool everything_reported(const struct shard *shard)
 {
-    return view_number_compare(shard->actions.reported(shard->ctx), shard->view->number) >= 0;
+    return SIM_FAULT(SETTLE_EARLY) ||
+           view_number_compare(shard->actions.reported(shard->ctx), shard->view->number) >= 0;
 }
 
 bool owner_reports_complete(const struct shard *shard, int64_t now_ms)
@@ -78,6 +81,10 @@ enum origin owner_origin(struct shard *shard, const struct room *room, const str
     char region[REGION_MAX + 1];
     size_t holders = 0;
     bool lost = false;
+    if (ret_count != NULL)
+        *ret_count = 0;
+    if (SIM_FAULT(UNKNOWN_IS_NEW))
+        return ORIGIN_NEW;
     room_region(name, region);
     if (history_whole(&shard->history, shard->view->settled)) {
         size_t count = history_owners(&shard->history, shard->view->settled, &shard->options.seed, key, region, owners);
@@ -117,7 +124,7 @@ static bool lost_shards(const struct shard *shard)
 
 static void set_marker(struct shard *shard, int64_t now_ms)
 {
-    if (shard->rooms_in_state[ROOM_FROZEN] > 0 || shard->rooms_in_state[ROOM_HELD] > 0)
+    if (!SIM_FAULT(MARKER_EARLY) && (shard->rooms_in_state[ROOM_FROZEN] > 0 || shard->rooms_in_state[ROOM_HELD] > 0))
         return;
     if (lost_shards(shard) && !everything_reported(shard))
         return;

@@ -5,6 +5,7 @@
  * they were, the epoch is adopted in silence; the others ask for what is different. */
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/sim_fault.h"
 #include "shard/internal.h"
 
 enum { SETTLE_DEFAULT_MS = 30 * 1000 };
@@ -29,6 +30,8 @@ void rebuild_init(struct room *room)
 
 void rebuild_settle(struct room *room, int64_t left_ms, int64_t now_ms)
 {
+    if (SIM_FAULT(SETTLED_AT_ONCE))
+        left_ms = 1;
     room_set_state(room, ROOM_SETTLING);
     timer_set(room->shard->wheel, &room->settle_timer, now_ms + left_ms);
 }

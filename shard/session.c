@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "common/sim_fault.h"
 #include "shard/frames.h"
 #include "shard/internal.h"
 #include <assert.h>
@@ -552,12 +553,14 @@ static void update(const struct binding *binding, struct member *member)
     bool comes_back = same_generation && elsewhere && member->gateway->lost;
     /* A rebuilt owner has seated an attempt that the client had given up for this one. */
     bool newer_attempt = same_generation && state->attempt > member->attempt;
-    if (state->bind_generation < member->bind_generation ||
+    if ((state->bind_generation < member->bind_generation && !SIM_FAULT(LOWER_GENERATION)) ||
         (same_generation && elsewhere && !comes_back && !newer_attempt)) {
         refuse_stale(binding);
         return;
     }
-    bool catches_up = state->bind_generation > member->bind_generation || comes_back || newer_attempt;
+    bool catches_up = state->bind_generation > member->bind_generation ||
+                      (SIM_FAULT(LOWER_GENERATION) && state->bind_generation < member->bind_generation) || comes_back ||
+                      newer_attempt;
     if (catches_up) {
         /* The owner rebuilt the room from an older report. */
         if (elsewhere && !comes_back)

@@ -4,6 +4,7 @@
 #include "common/mem.h"
 #include "common/message_class.h"
 #include "common/metrics.h"
+#include "common/sim_fault.h"
 #include "shard/held.h"
 #include "shard/internal.h"
 #include <stdlib.h>
@@ -239,7 +240,8 @@ static void on_room_send(struct shard *shard, const struct node_address *from,
     }
     if (send->acked > member->room_send_seq)
         member->room_send_seq = send->acked;
-    bool next = send->sender_seq == member->room_send_seq + 1;
+    bool next = send->sender_seq == member->room_send_seq + 1 ||
+                (SIM_FAULT(DOUBLED_SENDS) && send->sender_seq <= member->room_send_seq);
     uint32_t bytes = (uint32_t)signalbox__v1__message__get_packed_size(send->message);
     struct room_charge charge = {
         .kind = BUDGET_MEMBERSHIP, .bytes = bytes, .delivery_bytes = (uint64_t)bytes * member->room->total};

@@ -1,5 +1,6 @@
 #include "tests/sim/play.h"
 
+#include "common/metrics.h"
 #include "tests/sim/model_client.h"
 #include <stdio.h>
 #include <string.h>
@@ -391,6 +392,9 @@ static void calm_down(struct play *play)
 void play_seed(uint64_t seed, struct story *story, struct play_result *ret_result)
 {
     struct play play = {0};
+    uint64_t edges_before[ROOM_EDGE_COUNT];
+    for (unsigned i = 0; i < ROOM_EDGE_COUNT; i++)
+        edges_before[i] = metric_value_at(M_ROOM_TRANSITIONS, i);
     draw_world(&play, seed, story);
     begin(&play);
     pass(&play, play.fleet ? FLEET_TROUBLE_MS : TROUBLE_MS, true);
@@ -400,6 +404,8 @@ void play_seed(uint64_t seed, struct story *story, struct play_result *ret_resul
                                        .held = !cluster_broken(play.world),
                                        .fleet = play.fleet,
                                        .overlap_max_ms = play.world->overlap_max_ms};
+    for (unsigned i = 0; i < ROOM_EDGE_COUNT; i++)
+        ret_result->edges[i] = metric_value_at(M_ROOM_TRANSITIONS, i) - edges_before[i];
     memcpy(ret_result->injected, play.world->injected, sizeof ret_result->injected);
     for (int i = 0; i < play.people_count; i++)
         model_client_done(&play.people[i]);

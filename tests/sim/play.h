@@ -3,6 +3,7 @@
 #ifndef SBX_TESTS_SIM_PLAY_H
 #define SBX_TESTS_SIM_PLAY_H
 
+#include "shard/states.h"
 #include "tests/sim/cluster.h"
 #include "tests/sim/story.h"
 
@@ -12,6 +13,7 @@ struct play_result {
     bool held;
     bool fleet;
     uint64_t injected[INJECTED_COUNT];
+    uint64_t edges[ROOM_EDGE_COUNT]; /* how often each was taken */
     int64_t overlap_max_ms;
 };
 

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { JOBS_MAX = 64, STORIES_MAX = 5 };
+enum { JOBS_MAX = 64, STORIES_MAX = 5, EDGES_SEEDS_MIN = 1000 };
 /* What --seeds 1..5000 must take on two cores at most. */
 static const double SECONDS_BAR = 600;
 
@@ -35,6 +35,7 @@ struct report {
     uint64_t failed[STORIES_MAX];
     uint64_t digests[STORIES_MAX];
     uint64_t injected[INJECTED_COUNT];
+    uint64_t edges[ROOM_EDGE_COUNT];
     int64_t overlap_max_ms;
     double seconds;
 };
@@ -100,6 +101,8 @@ static void add_result(struct report *report, const struct message *message)
         printf("seed %" PRIu64 " went otherwise the second time\n", message->result.seed);
     for (int i = 0; i < INJECTED_COUNT; i++)
         report->injected[i] += message->result.injected[i];
+    for (int i = 0; i < ROOM_EDGE_COUNT; i++)
+        report->edges[i] += message->result.edges[i];
     if (message->result.overlap_max_ms > report->overlap_max_ms)
         report->overlap_max_ms = message->result.overlap_max_ms;
     if (!message->result.held)
@@ -165,6 +168,28 @@ static bool figure(json_t *figures, const char *name, double value, const char *
     return ok;
 }
 
+/* Returns how many edges were never taken. */
+static int print_edges(const struct report *report, json_t *edges)
+{
+    static const struct {
+        const char *from, *to, *when;
+    } table[ROOM_EDGE_COUNT] = {
+#define EDGE(edge_from, edge_to, edge_when) {#edge_from, #edge_to, edge_when},
+        ROOM_EDGES(EDGE)
+#undef EDGE
+    };
+    int untaken = 0;
+    printf("what a room is to a shard: every edge of shard/states.h, and how often it was taken\n");
+    for (int i = 0; i < ROOM_EDGE_COUNT; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "%s -> %s", table[i].from, table[i].to);
+        printf("%12" PRIu64 "  %-24s %s\n", report->edges[i], name, table[i].when);
+        json_object_set_new(edges, name, json_integer((json_int_t)report->edges[i]));
+        untaken += report->edges[i] == 0;
+    }
+    return untaken;
+}
+
 static bool print_report(const struct report *report, bool complete)
 {
     const struct options *options = &report->options;
@@ -178,7 +203,11 @@ static bool print_report(const struct report *report, bool complete)
     printf("%12" PRIu64 "  fleets of 8 shards and 64 gateways\n", report->fleets);
     printf("%12" PRId64 "  ms at most that two listed shards acted on a room while news of a view travelled\n",
            report->overlap_max_ms);
+    json_t *edges = json_object();
+    int untaken = print_edges(report, edges);
     bool ok = complete;
+    if (report->played >= EDGES_SEEDS_MIN)
+        ok &= figure(figures, "sim_edges_not_taken", untaken, "edges", "==", 0);
     ok &= figure(figures, "sim_seeds_not_played", (double)(wanted - report->played), "seeds", "==", 0);
     ok &= figure(figures, "sim_violations", (double)report->violations, "seeds", "==", 0);
     if (options->twice)
@@ -186,7 +215,8 @@ static bool print_report(const struct report *report, bool complete)
     else
         ok &= figure(figures, "sim_time", report->seconds, "s", "<=", SECONDS_BAR);
     printf("%" PRIu64 " seeds, %" PRIu64 " violations\n", report->played, report->violations);
-    json_t *whole = json_pack("{s:o, s:o, s:b}", "figures", figures, "injected", injected, "ok", ok);
+    json_t *whole =
+        json_pack("{s:o, s:o, s:o, s:b}", "figures", figures, "injected", injected, "edges", edges, "ok", ok);
     if (options->json_path != NULL && json_dump_file(whole, options->json_path, JSON_INDENT(2)) != 0) {
         fprintf(stderr, "cannot write %s\n", options->json_path);
         ok = false;
