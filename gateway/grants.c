@@ -73,6 +73,5 @@ void grants_renew(struct session *session, const struct jwt_grants *grants, int6
     participant->permissions = &permissions;
     grants_drop_tracks(participant);
     session->grants_version++;
-    session_set_participant(session, participant);
-    session_changed(session, now_ms);
+    session_change_participant(session, participant, now_ms);
 }

@@ -126,6 +126,7 @@ struct session {
     uint64_t join_seq;
     int64_t joined_at_ms;
     uint64_t participant_version; /* as the owner last acknowledged it */
+    uint32_t participant_changes; /* of the wanted state, since the owner last acknowledged all of it */
     struct epoch epoch;           /* everything up to (epoch, seq) was delivered */
     uint64_t seq;
     char *cursor; /* of the sync request under way; NULL: none */
@@ -286,6 +287,8 @@ void session_ask_again(struct session *session, int64_t now_ms);
 void session_report(struct session *session);
 /* The wanted state has changed. */
 void session_changed(struct session *session, int64_t now_ms);
+/* ... in what peers see of it. */
+void session_change_participant(struct session *session, const Signalbox__V1__Participant *participant, int64_t now_ms);
 /* The client has shown that it has hello_ok: earlier resume tokens are superseded. */
 void session_confirm(struct session *session, int64_t now_ms);
 /* Its client has gone: the window runs, or, before anybody has seen it, it departs. */

@@ -334,8 +334,7 @@ static void change(struct request *request, const Participant *participant)
             (struct pending_result){.request_id = request->message->request_id, .version = session->version + 1};
         request->deferred = true;
     }
-    session_set_participant(session, participant);
-    session_changed(session, request->now_ms);
+    session_change_participant(session, participant, request->now_ms);
 }
 
 void request_acked(struct session *session)

@@ -128,6 +128,13 @@ void session_set_participant(struct session *session, const Signalbox__V1__Parti
 
 /* --- saying the wanted state ------------------------------------------------------------------------------------- */
 
+/* An owner that has lost the session goes on with this version. Others may have been shown any of the changes that are
+ * not acknowledged, or none: one version for each makes sure that no two contents have the same. */
+static uint64_t version_said(const struct session *session)
+{
+    return session->participant_version != 0 ? session->participant_version + session->participant_changes : 0;
+}
+
 static void send_state(struct session *session, int64_t now_ms)
 {
     State state = SIGNALBOX__CLUSTER__V1__SESSION_STATE__INIT;
@@ -144,7 +151,7 @@ static void send_state(struct session *session, int64_t now_ms)
     state.version = session->version;
     state.intent = (Signalbox__Cluster__V1__SessionState__Intent)session->intent;
     state.participant = session_participant(session);
-    state.participant->version = session->participant_version;
+    state.participant->version = version_said(session);
     state.resume_window_ms = session->resume_window_ms;
     state.room_budget_percent = session->room_budget_percent;
     state.attempt = session->attempt;
@@ -212,6 +219,13 @@ void session_changed(struct session *session, int64_t now_ms)
     session->version++;
     session->confirm_pending = false; /* goes with it */
     session_announce(session, now_ms);
+}
+
+void session_change_participant(struct session *session, const Signalbox__V1__Participant *participant, int64_t now_ms)
+{
+    session_set_participant(session, participant);
+    session->participant_changes++;
+    session_changed(session, now_ms);
 }
 
 void session_confirm(struct session *session, int64_t now_ms)
@@ -431,9 +445,10 @@ static void bound(struct session *session, const Signalbox__Cluster__V1__Session
         session->grants_version = ack->grants_version;
     if (ack->participant != NULL) {
         bool forbidden = grants_drop_tracks(ack->participant);
-        session_set_participant(session, ack->participant);
         if (forbidden)
-            session_changed(session, now_ms);
+            session_change_participant(session, ack->participant, now_ms);
+        else
+            session_set_participant(session, ack->participant);
     }
     count_bound(session, ack->recovered, now_ms);
     if (session->client == NULL)
@@ -465,6 +480,7 @@ static void version_acked(struct session *session, uint64_t version, bool first,
             session_announce(session, now_ms);
         return;
     }
+    session->participant_changes = 0;
     end_report(session);
     resync_drop_session(session);
     session->repeats = 0;

@@ -356,6 +356,30 @@ START_TEST(a_new_owner_is_told_of_every_session)
 }
 END_TEST
 
+/* Or the new owner's roster would have the digest of the old one, and nobody would be shown the change. */
+START_TEST(a_change_that_a_lost_owner_did_not_acknowledge_has_a_version_of_its_own)
+{
+    Request changes = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;
+    Signalbox__V1__SetMetadata metadata = SIGNALBOX__V1__SET_METADATA__INIT;
+    changes.body_case = REQUEST(SET_METADATA);
+    changes.set_metadata = &metadata;
+    metadata.set_metadata = true;
+    metadata.metadata = (char *)"first";
+    request(&f, ann, &changes);
+    metadata.metadata = (char *)"second";
+    request(&f, ann, &changes);
+    fixture_next_owner(&f);
+    ck_assert_uint_eq(last_state(&f, ann)->participant->version, 3);
+    ck_assert_uint_eq(last_state(&f, bob)->participant->version, 1);
+    /* The new owner has taken it. */
+    Ack *ack = make_ack(&f, last_state(&f, ann));
+    ack->participant_version = 3;
+    deliver_ack(&f, ack);
+    fixture_next_owner(&f);
+    ck_assert_uint_eq(last_state(&f, ann)->participant->version, 3);
+}
+END_TEST
+
 START_TEST(a_room_that_came_whole_goes_on_in_silence)
 {
     struct epoch from = f.epoch;
@@ -561,6 +585,7 @@ int main(void)
     tcase_add_test(tcase, a_slow_reader_gets_a_snapshot);
     tcase_add_test(tcase, older_epochs_are_refused_newer_ones_taken);
     tcase_add_test(tcase, a_new_owner_is_told_of_every_session);
+    tcase_add_test(tcase, a_change_that_a_lost_owner_did_not_acknowledge_has_a_version_of_its_own);
     tcase_add_test(tcase, a_room_that_came_whole_goes_on_in_silence);
     tcase_add_test(tcase, the_same_roster_at_the_same_position_is_adopted_in_silence);
     tcase_add_test(tcase, a_new_owner_that_says_nothing_is_asked);
