@@ -73,18 +73,23 @@ static void go_on(struct session *session, bool same, struct outmsg *moved, int6
         session_ask_snapshot(session, NULL, now_ms); /* its other pages are of another epoch */
 }
 
+static void all_go_on(struct gw_room *room, const struct epoch *from, uint64_t only_at, int64_t now_ms)
+{
+    struct outmsg *moved = moved_message(room, &room->epoch);
+    list_for_each_safe(pos, &room->sessions) {
+        struct session *session = container_of(pos, struct session, room_link);
+        go_on(session, take_epoch(session, from, only_at), moved, now_ms);
+    }
+    outmsg_unref(&moved);
+}
+
 static void adopt(struct gw_room *room, const EpochChange *change, uint64_t only_at, int64_t now_ms)
 {
     struct epoch from = room->epoch;
     room->epoch = epoch_from_proto(change->epoch);
     epoch_format(&room->epoch, room->epoch_text);
     room_owner_heard(room);
-    struct outmsg *moved = moved_message(room, &room->epoch);
-    list_for_each_safe(pos, &room->sessions) {
-        struct session *session = container_of(pos, struct session, room_link);
-        go_on(session, take_epoch(session, &from, only_at), moved, now_ms);
-    }
-    outmsg_unref(&moved);
+    all_go_on(room, &from, only_at, now_ms);
     metric_add_at(M_EPOCHS, only_at != 0 ? EPOCH_SAME_ROSTER : EPOCH_HANDED_OVER, 1);
     if (change->seq > room->seq) {
         room_expect(room, change->seq, now_ms);
@@ -123,6 +128,10 @@ void handover_epoch(struct gateway *gateway, const struct node_address *from, co
         room_expect(room, change->seq, now_ms);
         if (room->seq == change->seq)
             room->digest = change->digest;
+        if (change->resumed) {
+            all_go_on(room, &epoch, 0, now_ms);
+            resync_begin(gateway, now_ms);
+        }
         return;
     }
     if (change->from_epoch != NULL && epoch_equal(&from_epoch, &room->epoch) && room->seq <= change->from_seq) {

@@ -142,6 +142,8 @@ void rebuild_finish(struct room *room, int64_t now_ms);
 /* Whoever served the room is another one now: EpochChange to one gateway, or to all with members here. */
 void rebuild_tell(const struct room *room, const struct node_address *gateway);
 void rebuild_tell_all(const struct room *room);
+/* The owner acts again: what was said to it meanwhile was not heard. */
+void rebuild_tell_resumed(const struct room *room);
 /* A room begins to be served and settles for a resume window, or goes on to. */
 void rebuild_settle(struct room *room, int64_t left_ms, int64_t now_ms);
 

@@ -213,5 +213,13 @@ void shard_set_full(struct shard *shard, bool full)
 
 void shard_suspend(struct shard *shard, bool suspended, int64_t now_ms)
 {
+    bool resumes = shard->suspended && !suspended;
+    struct room *room, *next;
     shard->suspended = suspended;
+    if (!resumes)
+        return;
+    HASH_ITER(hh, shard->rooms, room, next) {
+        if (room_is_served(room))
+            rebuild_tell_resumed(room);
+    }
 }

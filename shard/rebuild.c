@@ -65,7 +65,7 @@ void rebuild_finish(struct room *room, int64_t now_ms)
     search_release(room, now_ms);
 }
 
-void rebuild_tell(const struct room *room, const struct node_address *gateway)
+static void tell(const struct room *room, const struct node_address *gateway, bool resumed)
 {
     Signalbox__Cluster__V1__EpochChange change = SIGNALBOX__CLUSTER__V1__EPOCH_CHANGE__INIT;
     Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
@@ -77,6 +77,7 @@ void rebuild_tell(const struct room *room, const struct node_address *gateway)
     change.participants = room->listed;
     change.digest = room->seq == room->published_seq ? room->digest : 0;
     change.settling = room_is_settling(room);
+    change.resumed = resumed;
     if (room->came_epoch.incarnation != 0) {
         change.from_epoch = &from;
         change.from_seq = room->came_seq;
@@ -86,8 +87,23 @@ void rebuild_tell(const struct room *room, const struct node_address *gateway)
     shard_send(room->shard, gateway, &item);
 }
 
-void rebuild_tell_all(const struct room *room)
+void rebuild_tell(const struct room *room, const struct node_address *gateway)
+{
+    tell(room, gateway, false);
+}
+
+static void tell_all(const struct room *room, bool resumed)
 {
     for (uint32_t i = 0; i < room->gateway_count; i++)
-        rebuild_tell(room, &room->gateways[i].gateway->address);
+        tell(room, &room->gateways[i].gateway->address, resumed);
+}
+
+void rebuild_tell_all(const struct room *room)
+{
+    tell_all(room, false);
+}
+
+void rebuild_tell_resumed(const struct room *room)
+{
+    tell_all(room, true);
 }

@@ -407,6 +407,31 @@ START_TEST(a_room_that_came_whole_goes_on_in_silence)
 }
 END_TEST
 
+/* Their next turn by the clock may be seconds away. */
+START_TEST(clients_of_an_owner_that_acts_again_send_again)
+{
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__EpochChange change = SIGNALBOX__CLUSTER__V1__EPOCH_CHANGE__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch);
+    change.room_key = key_data("r");
+    change.epoch = &epoch;
+    change.seq = start;
+    item.body_case = ITEM(EPOCH_CHANGE);
+    item.epoch_change = &change;
+    fixture_deliver(&f, &item);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(MOVED)), 0);
+    change.resumed = true;
+    size_t since = f.sent_count;
+    fixture_deliver(&f, &item);
+    ck_assert_int_eq(received_count(&f, 0, ann, BODY(MOVED)), 1);
+    ck_assert_int_eq(received_count(&f, 0, bob, BODY(MOVED)), 1);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 0);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), 0);
+    deliver_events(&f, "r", start + 1, start + 1, "goes on");
+    ck_assert_int_eq(events_of(bob), 1);
+}
+END_TEST
+
 START_TEST(the_same_roster_at_the_same_position_is_adopted_in_silence)
 {
     Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
@@ -587,6 +612,7 @@ int main(void)
     tcase_add_test(tcase, a_new_owner_is_told_of_every_session);
     tcase_add_test(tcase, a_change_that_a_lost_owner_did_not_acknowledge_has_a_version_of_its_own);
     tcase_add_test(tcase, a_room_that_came_whole_goes_on_in_silence);
+    tcase_add_test(tcase, clients_of_an_owner_that_acts_again_send_again);
     tcase_add_test(tcase, the_same_roster_at_the_same_position_is_adopted_in_silence);
     tcase_add_test(tcase, a_new_owner_that_says_nothing_is_asked);
     tcase_add_test(tcase, an_owner_that_lost_the_room_is_told_again);

@@ -612,6 +612,24 @@ START_TEST(a_gateway_that_left_the_view_detaches_its_sessions)
 }
 END_TEST
 
+START_TEST(an_owner_that_acts_again_has_everybody_say_again_what_it_may_not_have_heard)
+{
+    struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "r", 1);
+    person_join(&fixture, &ann);
+    person_join(&fixture, &bob);
+    fixture_advance(&fixture, 100);
+    size_t since = fixture.sent_count;
+    shard_suspend(fixture.shard, false, fixture.now_ms); /* it had not suspended itself */
+    shard_suspend(fixture.shard, true, fixture.now_ms);
+    ck_assert_uint_eq(fixture.sent_count, since);
+    shard_suspend(fixture.shard, false, fixture.now_ms);
+    for (int gateway = 0; gateway < 2; gateway++) {
+        ck_assert_int_eq(sent_count(&fixture, since, gateway, BODY(EPOCH_CHANGE)), 1);
+        ck_assert(sent_item(&fixture, since, gateway, BODY(EPOCH_CHANGE), 0)->epoch_change->resumed);
+    }
+}
+END_TEST
+
 START_TEST(limits_turn_newcomers_away)
 {
     struct shard_options options = {.limits = shard_default_limits};
@@ -760,6 +778,7 @@ int main(void)
     tcase_add_test(tests, a_newer_report_overtakes_an_older_one);
     tcase_add_test(tests, a_detached_report_keeps_what_is_left_of_its_window);
     tcase_add_test(tests, a_gateway_that_left_the_view_detaches_its_sessions);
+    tcase_add_test(tests, an_owner_that_acts_again_has_everybody_say_again_what_it_may_not_have_heard);
     tcase_add_test(tests, limits_turn_newcomers_away);
     tcase_add_test(tests, a_full_shard_takes_no_new_rooms);
     tcase_add_test(tests, a_participant_that_is_too_large_is_refused);
