@@ -110,7 +110,8 @@ void room_free(struct room **room_ptr)
     *room_ptr = NULL;
 }
 
-/* FNV-1a, 64 bits, over "<sid>:<version>": simple enough for every client to compute. */
+/* FNV-1a, 64 bits, over "<sid>:<version>", then MurmurHash3's last steps: simple enough for every client to compute.
+ * Without those, versions of two members that grow at once cancel each other out in one sum of four. */
 uint64_t member_digest(const struct member *member)
 {
     char text[SID_TEXT_SIZE + 24];
@@ -118,7 +119,9 @@ uint64_t member_digest(const struct member *member)
     uint64_t hash = 0xcbf29ce484222325;
     for (const char *c = text; *c != '\0'; c++)
         hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
-    return hash;
+    hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccd;
+    hash = (hash ^ (hash >> 33)) * 0xc4ceb9fe1a85ec53;
+    return hash ^ (hash >> 33);
 }
 
 static struct pending_event *add_event(struct room *room, enum event_type type)

@@ -37,7 +37,7 @@ def decode(frame, encoding):
 
 
 def roster_digest(participants):
-    """Section 4: the sum of FNV-1a-64 over `<sid>:<version>`."""
+    """Section 4: the sum of the hash of `<sid>:<version>`."""
     total = 0
     for participant in participants:
         if participant.kind == pb.Participant.VIEWER:
@@ -45,7 +45,9 @@ def roster_digest(participants):
         value = 0xCBF29CE484222325
         for byte in f"{participant.sid}:{participant.version}".encode():
             value = (value ^ byte) * 0x100000001B3 % 2**64
-        total = (total + value) % 2**64
+        for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+            value = (value ^ value >> 33) * factor % 2**64
+        total = (total + (value ^ value >> 33)) % 2**64
     return f"{total:016x}"
 
 

@@ -156,7 +156,9 @@ uint64_t roster_digest(const struct participant *participant)
         snprintf(text, sizeof text, "%s:%" PRIu64, sid, link->version);
         for (const char *c = text; *c != '\0'; c++)
             hash = (hash ^ (uint8_t)*c) * 0x100000001b3u;
-        sum += hash;
+        hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccdu;
+        hash = (hash ^ (hash >> 33)) * 0xc4ceb9fe1a85ec53u;
+        sum += hash ^ (hash >> 33);
     }
     return sum;
 }

@@ -225,7 +225,9 @@ static void on_settled(struct model_client *client, const Signalbox__V1__Settled
         snprintf(text, sizeof text, "%s:%" PRIu64, client->roster[i].sid, client->roster[i].version);
         for (const char *c = text; *c != '\0'; c++)
             hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
-        sum += hash;
+        hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccd;
+        hash = (hash ^ (hash >> 33)) * 0xc4ceb9fe1a85ec53;
+        sum += hash ^ (hash >> 33);
     }
     snprintf(digest, sizeof digest, "%016" PRIx64, sum);
     client->settling = false;

@@ -358,7 +358,9 @@ static uint64_t digest_of(const char *sid, uint64_t version)
         hash ^= (uint8_t)*c;
         hash *= 1099511628211u;
     }
-    return hash;
+    hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccdu;
+    hash = (hash ^ (hash >> 33)) * 0xc4ceb9fe1a85ec53u;
+    return hash ^ (hash >> 33);
 }
 
 static void check_end(struct history *history)

@@ -5,19 +5,22 @@ const SENDERS_MAX = 4096;
 
 const utf8 = new TextEncoder();
 
-function fnv1a64(text) {
+/** FNV-1a-64 and the last steps of MurmurHash3, as docs/PROTOCOL.md has it. */
+function hash64(text) {
   let hash = 0xcbf29ce484222325n;
   for (const byte of utf8.encode(text)) {
     hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
   }
-  return hash;
+  hash = BigInt.asUintN(64, (hash ^ (hash >> 33n)) * 0xff51afd7ed558ccdn);
+  hash = BigInt.asUintN(64, (hash ^ (hash >> 33n)) * 0xc4ceb9fe1a85ec53n);
+  return hash ^ (hash >> 33n);
 }
 
-/** Digest of a roster as `settled` carries it: the sum over participants of FNV-1a-64 of "<sid>:<version>". */
+/** Digest of a roster as `settled` carries it: the sum over participants of the hash of "<sid>:<version>". */
 export function rosterDigest(participants) {
   let sum = 0n;
   for (const { sid, version, kind } of participants) {
-    if (kind !== 'VIEWER') sum = BigInt.asUintN(64, sum + fnv1a64(`${sid}:${version}`));
+    if (kind !== 'VIEWER') sum = BigInt.asUintN(64, sum + hash64(`${sid}:${version}`));
   }
   return sum.toString(16).padStart(16, '0');
 }
