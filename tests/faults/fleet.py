@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -66,8 +67,10 @@ def present(fleet, *names):
 
 
 class Fleet(Cluster):
-    def __init__(self, gateways=2, shards=3, nats=3, namespaces=(), **options):
-        """`namespaces`: these processes live in network namespaces of their own, each joined to this one by a link."""
+    def __init__(self, gateways=2, shards=3, nats=3, namespaces=(), alone=None, **options):
+        """`namespaces`: these processes live in network namespaces of their own, each joined to this one by a link. `alone`: it
+        has the last NATS server for itself."""
+        self.alone = alone
         self.namespaces = {name: Namespace(number) for number, name in enumerate(namespaces, 1)}
         self.nats_names = [f"nats-{i + 1}" for i in range(nats)]
         self.nats_ports = {name: (free_port(), free_port(), free_port()) for name in self.nats_names}
@@ -85,8 +88,11 @@ class Fleet(Cluster):
 
     def common_config(self, name):
         # shard-1 and gateway-1 prefer the first server, shard-2 and gateway-2 the second, and so on.
-        at = (int(name.split("-")[1]) - 1) % len(self.nats_names)
-        order = self.nats_names[at:] + self.nats_names[:at]
+        used = self.nats_names
+        if self.alone:
+            used = used[-1:] if name == self.alone else used[:-1]
+        at = (int(name.split("-")[1]) - 1) % len(used)
+        order = used[at:] + used[:at]
         servers = [f"nats://{self.bus_address(name)}:{self.nats_ports[server][0]}" for server in order]
         return merged(super().common_config(name), {"nats": {"servers": servers}, "log": {"level": "info"}})
 
@@ -217,6 +223,26 @@ class Fleet(Cluster):
                     if stream["name"] == "SBX_VIEW" and stream.get("cluster", {}).get("leader"):
                         return stream["cluster"]["leader"]
         return None
+
+    def shards_on(self, server):
+        """How many of the view's shards are connected to it."""
+        ids = self.nats_ids()
+        return sum(ids.get(shard.get("natsServer")) == server for shard in self.view()["shards"])
+
+    def move_log_leader(self, wanted):
+        """Has the leader of the view log step down until `wanted(leader)`; returns the leader."""
+        def good():
+            leader = self.log_leader()
+            if leader and wanted(leader):
+                return leader
+            with socket.create_connection(("127.0.0.1", self.nats_ports[leader or self.nats_names[0]][0]), 2) as nats:
+                nats.sendall(b"CONNECT {}\r\nPUB $JS.API.STREAM.LEADER.STEPDOWN.SBX_VIEW 0\r\n\r\nPING\r\n")
+                for line in nats.makefile("rb"):
+                    if line.startswith(b"PONG"):
+                        break
+            time.sleep(1)
+            return None
+        return wait_for(good, "another leader of the view log", WHOLE_TIMEOUT_S)
 
     def nats_by_use(self):
         """NATS servers, the one with the most processes on it first, the leader of the view log last: whoever loses that one

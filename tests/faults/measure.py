@@ -1,5 +1,7 @@
 """What a fault did to the people in a run, from their histories."""
 import collections
+import threading
+import time
 
 # A message that took longer was held up by something: on a busy machine of two cores the quiet p99 is far below.
 LATE_US = 250_000
@@ -9,6 +11,31 @@ def percentile(values, percent):
     """The smallest value that so many percent do not exceed; 0 of none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -(-len(ordered) * percent // 100) - 1))] if ordered else 0
+
+
+class Lateness:
+    """How late this machine wakes a process that sleeps: what no server on it can be faster than."""
+
+    STEP_S = 0.01
+
+    def __init__(self):
+        self.late_ms = []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def watch(self):
+        while not self.ended.is_set():
+            due = time.monotonic() + self.STEP_S
+            time.sleep(self.STEP_S)
+            self.late_ms.append((time.monotonic() - due) * 1000)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
 
 
 class Recovery:

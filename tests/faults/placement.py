@@ -15,14 +15,15 @@ from figures import Figures
 from fleet import Fleet, now_us, wait_for
 from history import DOUBLED
 from load import Swarm
-from measure import Recovery, latencies_ms, owners_at, pauses_ms, percentile
+from measure import Lateness, Recovery, latencies_ms, owners_at, pauses_ms, percentile
 from suite import ARTIFACTS
 
 ROOM_SIZE = 4
 MESSAGES_PER_MIN = 60  # and participant: a message every 250 ms in a room of 4
 QUIET_S, AFTER_S = 4, 3
 MOVED_TIMEOUT_S = 60
-FEW_ROOMS = 150  # with three NATS servers
+FEW_ROOMS = 150  # where NATS servers are lost
+LONE_BAR_S = 8
 
 
 class Stage:
@@ -41,6 +42,7 @@ class Stage:
         self.quiet_us = now_us()
         time.sleep(QUIET_S)
         self.before = self.fleet.incarnations()
+        self.lateness = Lateness().__enter__()
         return self
 
     def __exit__(self, kind, error, trace):
@@ -48,6 +50,7 @@ class Stage:
             self.fleet.wait_connections(self.swarm.participants, 30)
             time.sleep(AFTER_S)
             self.end_us = now_us()
+        self.lateness.__exit__()
         self.swarm.__exit__(kind, error, trace)
         if kind is None:
             self.run = self.swarm.judged()
@@ -62,6 +65,8 @@ class Stage:
     def judge(self):
         counters = self.swarm.result["counters"]
         self.recovery = Recovery(self.run, self.begin_us, self.end_us)
+        self.add("machine_late_p99", percentile(self.lateness.late_ms, 99), "ms")
+        self.add("machine_late_worst", percentile(self.lateness.late_ms, 100), "ms")
         self.add("messages", self.run.count("SENT"), "count")
         self.add("disconnects", sum(len(judge.outages) for judge in self.run.judges), "count", "==", 0)
         self.add("lost", self.run.lost(), "messages", "==", 0)
@@ -108,6 +113,7 @@ class Stage:
         self.add("pause_worst", percentile(moved, 100), "ms")
         stayed = [pause for room, pause in pauses.items() if room not in rooms]
         self.add("others_pause_p99", percentile(stayed, 99), "ms")
+        self.add("others_pause_worst", percentile(stayed, 100), "ms")
 
 
 def wait_weights(fleet):
@@ -153,15 +159,19 @@ def case_shard_drains(fleet, figures):
     return stage.ok
 
 
-def case_shard_killed(fleet, figures):
+def kill_shard(name, fleet, figures, shard, **bounds):
     wait_weights(fleet)
-    with Stage("shard_killed", fleet, figures) as stage:
-        stage.begin("kill -9 of shard-1")
-        fleet.kill_all("shard-1")
+    with Stage(name, fleet, figures) as stage:
+        stage.begin(f"kill -9 of {shard}")
+        fleet.kill_all(shard)
         time.sleep(5)
-    stage.live_again(stage.rooms_of(stage.before["shard-1"]), 4, 1.5)
+    stage.live_again(stage.rooms_of(stage.before[shard]), **bounds)
     fleet.restore()
     return stage.ok
+
+
+def case_shard_killed(fleet, figures):
+    return kill_shard("shard_killed", fleet, figures, "shard-1", worst_bar_s=4, p99_bar_s=1.5)
 
 
 def case_shard_frozen(fleet, figures):
@@ -178,34 +188,40 @@ def case_shard_frozen(fleet, figures):
     return stage.ok
 
 
-def case_shard_partitioned(fleet, figures):
-    """shard-1 lives in a network namespace of its own, whose only way to anywhere goes down."""
-    wait_weights(fleet)
-    with Stage("shard_partitioned", fleet, figures) as stage:
-        stage.begin("the link of shard-1's namespace goes down")
-        fleet.set_link("shard-1", "down")
+# --- Three NATS servers ---
+
+
+def cut_shard_off(name, fleet, figures, shard, worst_bar_s):
+    """The shard lives in a network namespace of its own, whose only way to anywhere goes down."""
+    with Stage(name, fleet, figures) as stage:
+        stage.begin(f"the link of {shard}'s namespace goes down")
+        fleet.set_link(shard, "down")
         time.sleep(8)
-        stage.swarm.mark("the link of shard-1's namespace is up again")
-        fleet.set_link("shard-1", "up")
+        stage.swarm.mark(f"the link of {shard}'s namespace is up again")
+        fleet.set_link(shard, "up")
         fleet.wait_whole()
-    stage.live_again(stage.rooms_of(stage.before["shard-1"]), 4)
-    stage.add("zombie_is_new", int(fleet.incarnations()["shard-1"] != stage.before["shard-1"]), "count", "==", 1)
+    stage.live_again(stage.rooms_of(stage.before[shard]), worst_bar_s)
+    stage.add("zombie_is_new", int(fleet.incarnations()[shard] != stage.before[shard]), "count", "==", 1)
     return stage.ok
 
 
-# --- Three NATS servers ---
+def case_shard_partitioned(fleet, figures):
+    wait_weights(fleet)
+    return cut_shard_off("shard_partitioned", fleet, figures, fleet.shards_in_company()[0], 4)
 
 
 def lose_server(name, fleet, figures, choose, bound_s):
     wait_weights(fleet)
     with Stage(name, fleet, figures, few=True) as stage:
         server = choose()
+        shards_on_it = fleet.shards_on(server)
         stage.begin(f"kill -9 of {server}")
         fleet.kill_all(server)
         time.sleep(10)
         after = fleet.incarnations()
         fleet.launch(server)
         fleet.wait_whole()
+    stage.add("shards_on_it", shards_on_it, "count", ">=", 1)
     stage.add("shards_evicted", sum(after.get(shard) != incarnation for shard, incarnation in stage.before.items()), "count",
               "==", 0)
     stage.add("whole_again_p99", stage.recovery.p(99), "s", "<=", bound_s)
@@ -215,16 +231,15 @@ def lose_server(name, fleet, figures, choose, bound_s):
 
 def case_nats_leader_lost(fleet, figures):
     return lose_server("nats_leader_lost", fleet, figures,
-                       lambda: wait_for(fleet.log_leader, "a leader of the view log"), 10)
+                       lambda: fleet.move_log_leader(lambda leader: fleet.shards_on(leader) > 0), 10)
 
 
 def case_nats_server_lost(fleet, figures):
     """One that does not lead the log and has shards on it."""
     def choose():
-        leader = wait_for(fleet.log_leader, "a leader of the view log")
-        ids = fleet.nats_ids()
-        used = [ids.get(shard.get("natsServer")) for shard in fleet.view()["shards"]]
-        return max((name for name in fleet.nats_names if name != leader), key=used.count)
+        def busiest_but(leader):
+            return max((name for name in fleet.nats_names if name != leader), key=fleet.shards_on)
+        return busiest_but(fleet.move_log_leader(lambda leader: fleet.shards_on(busiest_but(leader)) > 0))
     return lose_server("nats_server_lost", fleet, figures, choose, 10)
 
 
@@ -250,10 +265,25 @@ def case_nats_log_lost(fleet, figures):
     return stage.ok
 
 
+# --- A shard that has its NATS server for itself: its silence may be the server's, so it gets patience (docs/FAULTS.md) ---
+
+
+def case_lone_shard_partitioned(fleet, figures):
+    wait_weights(fleet)
+    return cut_shard_off("lone_shard_partitioned", fleet, figures, fleet.alone, LONE_BAR_S)
+
+
+def case_lone_shard_killed(fleet, figures):
+    return kill_shard("lone_shard_killed", fleet, figures, fleet.alone, worst_bar_s=LONE_BAR_S)
+
+
+SHARDS = ["shard-1", "shard-2", "shard-3"]
 GROUPS = (
-    (dict(gateways=2, shards=3, nats=1, namespaces=["shard-1"]),
-     [case_shard_joins, case_shard_drains, case_shard_killed, case_shard_frozen, case_shard_partitioned]),
-    (dict(gateways=2, shards=3, nats=3), [case_nats_leader_lost, case_nats_server_lost, case_nats_log_lost]),
+    (dict(gateways=2, shards=3, nats=1), [case_shard_joins, case_shard_drains, case_shard_killed, case_shard_frozen]),
+    (dict(gateways=2, shards=3, nats=3, namespaces=SHARDS),
+     [case_shard_partitioned, case_nats_leader_lost, case_nats_server_lost, case_nats_log_lost]),
+    (dict(gateways=2, shards=3, nats=3, namespaces=["shard-3"], alone="shard-3"),
+     [case_lone_shard_partitioned, case_lone_shard_killed]),
 )
 
 
