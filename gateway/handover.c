@@ -2,7 +2,7 @@
  *
  * The new owner says where the room stands: under its own epoch, and how that goes on from what was before. A room that
  * came whole goes on at every position of the epoch it came from. One that was put together from reports goes on only
- * where the position and the roster's digest are the same; elsewhere the clients get its state anew. Clients are told
+ * where the position and its digest are the same; elsewhere the clients get its state anew. Clients are told
  * `moved`, which lets them keep their position and send again what was not acknowledged. */
 #include "common/metrics.h"
 #include "gateway/internal.h"
@@ -48,10 +48,12 @@ static void say_unacknowledged(struct session *session, int64_t now_ms)
 {
     if (session->acked_version == session->version)
         return;
-    if (session->state == SESSION_BOUND)
+    if (session->state == SESSION_BOUND) {
+        resync_drop_session(session); /* nor may what is on its way to it count */
         resync_add_session(session);
-    else
+    } else {
         session_announce(session, now_ms);
+    }
 }
 
 static void go_on(struct session *session, bool same, struct outmsg *moved, int64_t now_ms)
@@ -106,10 +108,11 @@ static void begin_anew(struct gw_room *room, const struct epoch *epoch, const Ep
         if (session->sync == SYNC_ASKED || session->sync == SYNC_PAGING)
             session->sync = SYNC_LIVE;
     }
-    room_begin_epoch(room, epoch, change->seq, change->digest, now_ms);
+    /* Whom the owner may not know yet goes first, so that the state that the others get has them. */
     list_for_each_safe(pos, &room->sessions)
         say_unacknowledged(container_of(pos, struct session, room_link), now_ms);
     resync_begin(room->gateway, now_ms);
+    room_begin_epoch(room, epoch, change->seq, change->digest, now_ms);
 }
 
 void handover_epoch(struct gateway *gateway, const struct node_address *from, const EpochChange *change, int64_t now_ms)

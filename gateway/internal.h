@@ -113,6 +113,7 @@ struct session {
     bool hello_counted;    /* what became of its hello is in the metrics */
     bool by_sid;           /* in gateway->sessions_by_sid */
     bool reporting;        /* a new owner has not acknowledged it yet */
+    bool says_departures;  /* its report carries those of the room */
     bool room_sent;        /* the client has sent to the room on this connection */
     bool has_position;     /* epoch and seq say where the client stands */
     bool ask_snapshot;     /* the sync request under way wants a snapshot */
@@ -165,13 +166,15 @@ struct gw_room {
     char epoch_text[EPOCH_TEXT_MAX + 1];
     bool has_epoch;
     uint64_t seq;            /* every batch up to here has been seen */
-    uint64_t digest;         /* of the roster there, as the owner has said; 0: it has not */
+    uint64_t digest;         /* of what it stands for, as the owner has said; 0: it has not */
     bool moving;             /* it has another owner, of which nothing was heard yet */
     bool syncing;            /* a request for what is missing is under way */
     uint64_t expected_seq;   /* what the owner is known to have reached */
     struct timer sync_timer; /* runs while seq is behind that */
     struct list sessions;    /* room_link */
     uint32_t session_count;
+    struct departed *departed; /* who has left in its clients' eyes, oldest first; departed.c */
+    uint32_t departed_count;
     struct resync *resync; /* where its position waits to be said; NULL: it does not */
     struct list resync_link;
     UT_hash_handle hh;
@@ -352,6 +355,12 @@ void handover_view(struct gw_room *room, struct view_number since, int64_t now_m
 void handover_tell(struct session *session, const struct epoch *epoch);
 void handover_epoch(struct gateway *gateway, const struct node_address *from,
                     const Signalbox__Cluster__V1__EpochChange *change, int64_t now_ms);
+
+/* departed.c: who has left rooms, for owners that have lost them */
+/* A packed ServerMessage of room events is about to be delivered. */
+void departed_note(struct gw_room *room, const ProtobufCBinaryData *message, int64_t now_ms);
+/* Into the gateway's arena, if it is this session's report that carries them; returns how many. */
+size_t departed_say(const struct session *session, Signalbox__Cluster__V1__Departure ***ret_departures, int64_t now_ms);
 
 /* requests.c: what a joined client asks for */
 /* NULL, or what is wrong with a track. */

@@ -58,7 +58,7 @@ static void end_report(struct session *session)
 {
     if (!session->reporting)
         return;
-    session->reporting = false;
+    session->reporting = session->says_departures = false;
     session->gateway->reporting_count--;
 }
 
@@ -173,7 +173,12 @@ static void send_state(struct session *session, int64_t now_ms)
     if (session->has_position) {
         state.last_epoch = &last;
         state.last_seq = session->seq;
+    } else if (session->state == SESSION_JOINING && room->has_epoch) {
+        last = epoch_to_proto(&room->epoch);
+        state.last_epoch = &last;
+        state.last_seq = room->seq;
     }
+    state.n_departures = departed_say(session, &state.departures, now_ms);
     if (session->joined_at_ms != 0) {
         state.join_epoch = &join;
         state.join_seq = session->join_seq;
@@ -518,6 +523,8 @@ void session_acked(struct gateway *gateway, const struct node_address *from,
         session->bind_generation = ack->bind_generation;
     if (ack->participant_version > session->participant_version)
         session->participant_version = ack->participant_version;
+    if (ack->room_send_acked > session->room_send_acked)
+        session->room_send_acked = ack->room_send_acked;
     if (ack->epoch != NULL)
         room_adopt(session->room, &epoch, ack->seq, ack->digest, now_ms);
     if (first)

@@ -75,7 +75,7 @@ static void tell(const struct room *room, const struct node_address *gateway, bo
     change.epoch = &epoch;
     change.seq = room->published_seq;
     change.participants = room->listed;
-    change.digest = room->seq == room->published_seq ? room->digest : 0;
+    change.digest = room->seq == room->published_seq ? room_position_digest(room) : 0;
     change.settling = room_is_settling(room);
     change.resumed = resumed;
     if (room->came_epoch.incarnation != 0) {

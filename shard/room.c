@@ -110,18 +110,46 @@ void room_free(struct room **room_ptr)
     *room_ptr = NULL;
 }
 
-/* FNV-1a, 64 bits, over "<sid>:<version>", then MurmurHash3's last steps: simple enough for every client to compute.
- * Without those, versions of two members that grow at once cancel each other out in one sum of four. */
-uint64_t member_digest(const struct member *member)
+/* FNV-1a, 64 bits, then MurmurHash3's last steps: without those, versions of two members that grow at once cancel each
+ * other out in one sum of four. */
+static uint64_t text_digest(const char *text)
 {
-    char text[SID_TEXT_SIZE + 24];
-    snprintf(text, sizeof text, "%s:%" PRIu64, member->sid_text, member->participant_version);
     uint64_t hash = 0xcbf29ce484222325;
     for (const char *c = text; *c != '\0'; c++)
         hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
     hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccd;
     hash = (hash ^ (hash >> 33)) * 0xc4ceb9fe1a85ec53;
     return hash ^ (hash >> 33);
+}
+
+/* Over "<sid>:<version>": simple enough for every client to compute. */
+uint64_t member_digest(const struct member *member)
+{
+    char text[SID_TEXT_SIZE + 24];
+    snprintf(text, sizeof text, "%s:%" PRIu64, member->sid_text, member->participant_version);
+    return text_digest(text);
+}
+
+/* How far a member's messages to the room are part of its order; likewise. */
+static uint64_t sends_digest(const struct member *member)
+{
+    char text[SID_TEXT_SIZE + 24];
+    if (member->room_send_seq == 0)
+        return 0;
+    snprintf(text, sizeof text, "%s+%" PRIu64, member->sid_text, member->room_send_seq);
+    return text_digest(text);
+}
+
+uint64_t room_position_digest(const struct room *room)
+{
+    return room->digest + room->sends_digest;
+}
+
+void room_set_send_seq(struct member *member, uint64_t seq)
+{
+    member->room->sends_digest -= sends_digest(member);
+    member->room_send_seq = seq;
+    member->room->sends_digest += sends_digest(member);
 }
 
 static struct pending_event *add_event(struct room *room, enum event_type type)
@@ -191,6 +219,7 @@ void room_seat_member(struct room *room, struct member *member)
     member->room = room;
     list_append(&room->members, &member->link);
     room->total++;
+    room->sends_digest += sends_digest(member);
     count_gateway(room, member->gateway);
     if (member->listed) {
         room->listed++;
@@ -213,6 +242,7 @@ void room_remove_member(struct room *room, struct member *member, Signalbox__V1_
 {
     list_remove(&member->link);
     room->total--;
+    room->sends_digest -= sends_digest(member);
     uncount_gateway(room, member->gateway);
     member->gateway = NULL;
     bool announced = true;
@@ -414,7 +444,7 @@ void room_broadcast(struct room *room, unsigned class, uint64_t first_seq, uint6
     batch.class_ = class;
     batch.message = (ProtobufCBinaryData){.len = message->size, .data = (uint8_t *)message->data};
     batch.exclude_sid = (char *)exclude_sid;
-    batch.digest = last_seq != 0 && last_seq == room->seq ? room->digest : 0;
+    batch.digest = last_seq != 0 && last_seq == room->seq ? room_position_digest(room) : 0;
     item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_ROOM_BATCH;
     item.room_batch = &batch;
     struct payload *packed = link_pack_item(&item);

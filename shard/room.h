@@ -52,7 +52,7 @@ struct member {
     uint64_t confirmed_generation; /* resume tokens below it are superseded */
     uint64_t version;              /* of the gateway's wanted state, as applied */
     uint64_t participant_version;
-    uint64_t room_send_seq; /* of its reliable messages to the room */
+    uint64_t room_send_seq; /* of its reliable messages to the room; room_set_send_seq() while it is in a room */
     uint32_t attempt;       /* of the client to resume, that is bound; an older one is late */
     uint32_t grants_version;
     struct epoch join_epoch;
@@ -84,6 +84,7 @@ struct room {
     uint64_t published_seq; /* of the last batch */
     uint64_t shown_seq;     /* snapshots have shown changes up to here that may not be published yet */
     uint64_t digest;        /* over the listed, docs/PROTOCOL.md */
+    uint64_t sends_digest;  /* over how far the members' messages are part of the order */
     struct list members;
     uint32_t listed, viewers, total;
     struct room_gateway *gateways;
@@ -154,6 +155,10 @@ void room_seat_member(struct room *room, struct member *member);
 void room_remove_member(struct room *room, struct member *member, Signalbox__V1__LeaveReason reason, int64_t now_ms);
 void room_update_member(struct room *room, struct member *member, unsigned changes, int64_t now_ms);
 void room_move_member(struct room *room, struct member *member, struct gateway_ref *to);
+/* Of all that its position stands for: rooms that were rebuilt go on in silence only where it is the same. */
+uint64_t room_position_digest(const struct room *room);
+/* The member's messages up to here are part of the room's order. */
+void room_set_send_seq(struct member *member, uint64_t seq);
 void room_add_message(struct room *room, const Signalbox__V1__Message *message, int64_t now_ms);
 /* Takes the place of a waiting signal of the same sender and key; the oldest is dropped when too many wait. */
 void room_add_signal(struct room *room, const Signalbox__V1__Signal *signal, int64_t now_ms);

@@ -25,6 +25,7 @@ enum {
     FULL_RETRY_MS = 2000,
     NO_CAPACITY_RETRY_MS = 10000,
     WAITING_RETRY_MS = 1000,
+    DEPARTURES_REPORTED_MAX = 64,
 };
 /* How far a client may claim to have seen its room go on since its own join. */
 static const uint64_t SEQ_AHEAD_MAX = UINT64_C(1) << 32;
@@ -108,6 +109,7 @@ static void fill_ack(const struct member *member, const State *state, Signalbox_
     ack->joined_at_ms = member->joined_at_ms;
     ack->participant_version = member->participant_version;
     ack->grants_version = member->grants_version;
+    ack->room_send_acked = member->room_send_seq;
     ack->topology = SIGNALBOX__V1__TOPOLOGY__MESH;
 }
 
@@ -175,7 +177,7 @@ static void ack_bound(const struct binding *binding, struct member *member, bool
         ack.n_messages = 1;
         ack.more_pages = !last_page;
     }
-    ack.digest = ack.seq == room->seq ? room->digest : 0;
+    ack.digest = ack.seq == room->seq ? room_position_digest(room) : 0;
     send_ack(shard, binding->from, &ack);
     payload_unref(&page);
     member_pass_on_held(member);
@@ -242,7 +244,7 @@ static struct room *open_room(const struct binding *binding)
     room_set_epoch(room, &epoch);
     room->seq = room->published_seq = seen_seq(state);
     /* Somebody may have known this room before this owner did: others may yet come back. */
-    if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN ||
+    if (state->intent != SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN || state->last_epoch != NULL ||
         owner_origin(shard, room, &binding->key, state->room, NULL, NULL) == ORIGIN_LOST)
         rebuild_settle(room, window_ms(state), binding->now_ms);
     else
@@ -638,6 +640,25 @@ void session_answer_not_owner(struct shard *shard, const struct node_address *to
     metric_add_at(M_SESSION_COMMANDS, SESSION_NOT_OWNER, 1);
 }
 
+/* Whom the gateway's clients have seen leave: they must not see them come back, whoever still reports them. */
+static void take_departures(const struct binding *binding)
+{
+    struct shard *shard = binding->shard;
+    const State *state = binding->state;
+    for (size_t i = 0; i < state->n_departures && i < DEPARTURES_REPORTED_MAX; i++) {
+        const Signalbox__Cluster__V1__Departure *departure = state->departures[i];
+        uint32_t left_ms = departure->left_ms < RESUME_WINDOW_MAX_MS ? departure->left_ms : RESUME_WINDOW_MAX_MS;
+        struct member *member = member_find(shard, departure->sid);
+        struct sid sid;
+        if (!sid_parse(departure->sid, &sid))
+            metric_add(M_ITEMS_INVALID, 1);
+        else if (member != NULL && room_key_equal(&member->room->key, &binding->key))
+            member_end(member, departure->reason, true, binding->now_ms);
+        else if (member == NULL && departure_find(shard, &sid) == NULL)
+            departure_remember_until(shard, &sid, &binding->key, departure->reason, binding->now_ms + left_ms);
+    }
+}
+
 static bool valid(const State *state)
 {
     struct room_key key;
@@ -704,6 +725,7 @@ void session_state(struct shard *shard, const struct node_address *from, const S
     }
     if (must_wait(&binding))
         return;
+    take_departures(&binding);
     struct member *member;
     HASH_FIND(hh_sid, shard->members_by_sid, &binding.sid, sizeof binding.sid, member);
     if (member == NULL) {

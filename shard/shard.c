@@ -239,14 +239,14 @@ static void on_room_send(struct shard *shard, const struct node_address *from,
         return;
     }
     if (send->acked > member->room_send_seq)
-        member->room_send_seq = send->acked;
+        room_set_send_seq(member, send->acked);
     bool next = send->sender_seq == member->room_send_seq + 1 ||
                 (SIM_FAULT(DOUBLED_SENDS) && send->sender_seq <= member->room_send_seq);
     uint32_t bytes = (uint32_t)signalbox__v1__message__get_packed_size(send->message);
     struct room_charge charge = {
         .kind = BUDGET_MEMBERSHIP, .bytes = bytes, .delivery_bytes = (uint64_t)bytes * member->room->total};
     if (next && shard_charge(member, &charge, now_ms)) {
-        member->room_send_seq++;
+        room_set_send_seq(member, member->room_send_seq + 1);
         send->message->from = member->sid_text;
         send->message->sender_seq = send->sender_seq;
         room_add_message(member->room, send->message, now_ms);

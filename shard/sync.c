@@ -98,7 +98,8 @@ void sync_request(struct shard *shard, const struct node_address *from,
     struct room *room = shard_find_room(shard, &key);
     if (room == NULL && !sync_is_absent(shard, &key))
         return; /* it is on its way, to here or elsewhere: asked again there */
-    if (room == NULL) {
+    /* Nor is a roster of use to somebody who is not in it yet: the gateway has to say the session first. */
+    if (room == NULL || member_find(shard, request->sid) == NULL) {
         sync.code = SIGNALBOX__V1__CODE__NOT_FOUND;
         metric_add_at(M_SYNCS, SYNC_NO_ROOM, 1);
         reply(shard, from, &sync);

@@ -356,6 +356,74 @@ START_TEST(a_new_owner_is_told_of_every_session)
 }
 END_TEST
 
+static void deliver_left(uint64_t seq, const char *sid)
+{
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__RoomBatch batch = SIGNALBOX__CLUSTER__V1__ROOM_BATCH__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch);
+    Message message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__RoomEvents events = SIGNALBOX__V1__ROOM_EVENTS__INIT;
+    Signalbox__V1__RoomEvent event = SIGNALBOX__V1__ROOM_EVENT__INIT, *list[] = {&event};
+    Signalbox__V1__ParticipantLeft left = SIGNALBOX__V1__PARTICIPANT_LEFT__INIT;
+    left.sid = (char *)sid;
+    left.reason = REASON(DUPLICATE_IDENTITY);
+    event.event_case = SIGNALBOX__V1__ROOM_EVENT__EVENT_LEFT;
+    event.left = &left;
+    events.first_seq = events.last_seq = seq;
+    events.events = list;
+    events.n_events = 1;
+    message.body_case = BODY(ROOM_EVENTS);
+    message.room_events = &events;
+    batch.room_key = key_data("r");
+    batch.epoch = &epoch;
+    batch.first_seq = batch.last_seq = seq;
+    batch.class_ = 3;
+    batch.message = pack_message(&message);
+    item.body_case = ITEM(ROOM_BATCH);
+    item.room_batch = &batch;
+    fixture_deliver(&f, &item);
+}
+
+START_TEST(a_new_owner_is_told_once_of_the_latest_who_left)
+{
+    char sids[40][SID_TEXT_SIZE + 1];
+    for (int i = 0; i < 40; i++) {
+        struct sid sid = {.bytes = {(uint8_t)(i + 1)}};
+        sid_format(&sid, sids[i]);
+        deliver_left(start + 1 + (uint64_t)i, sids[i]);
+    }
+    fixture_next_owner(&f);
+    const State *state = last_state(&f, ann);
+    ck_assert_uint_eq(state->n_departures, 32);
+    ck_assert_str_eq(state->departures[0]->sid, sids[8]);
+    ck_assert_str_eq(state->departures[31]->sid, sids[39]);
+    ck_assert_int_eq((int)state->departures[31]->reason, REASON(DUPLICATE_IDENTITY));
+    ck_assert_uint_gt(state->departures[31]->left_ms, 0);
+    ck_assert_uint_eq(last_state(&f, bob)->n_departures, 0);
+    /* Again until it is acknowledged, and no more then. */
+    fixture_advance(&f, 400);
+    ck_assert_uint_eq(last_state(&f, ann)->n_departures, 32);
+    deliver_ack(&f, make_ack(&f, last_state(&f, ann)));
+    disconnect_client(&f, ann, false);
+    ck_assert_uint_eq(newest_state(&f)->n_departures, 0);
+}
+END_TEST
+
+START_TEST(a_join_says_where_others_here_stand)
+{
+    fixture_next_owner(&f);
+    int cat = connect_client(&f);
+    char *token = mint(&f, "cat", "r", NULL);
+    Join join = SIGNALBOX__V1__JOIN__INIT;
+    hello_token(&f, cat, token, &join);
+    free(token);
+    const State *state = newest_state(&f);
+    ck_assert_int_eq((int)state->intent, JOIN);
+    ck_assert_ptr_nonnull(state->last_epoch);
+    ck_assert_uint_eq(state->last_seq, start);
+}
+END_TEST
+
 /* Or the new owner's roster would have the digest of the old one, and nobody would be shown the change. */
 START_TEST(a_change_that_a_lost_owner_did_not_acknowledge_has_a_version_of_its_own)
 {
@@ -610,6 +678,8 @@ int main(void)
     tcase_add_test(tcase, a_slow_reader_gets_a_snapshot);
     tcase_add_test(tcase, older_epochs_are_refused_newer_ones_taken);
     tcase_add_test(tcase, a_new_owner_is_told_of_every_session);
+    tcase_add_test(tcase, a_new_owner_is_told_once_of_the_latest_who_left);
+    tcase_add_test(tcase, a_join_says_where_others_here_stand);
     tcase_add_test(tcase, a_change_that_a_lost_owner_did_not_acknowledge_has_a_version_of_its_own);
     tcase_add_test(tcase, a_room_that_came_whole_goes_on_in_silence);
     tcase_add_test(tcase, clients_of_an_owner_that_acts_again_send_again);

@@ -106,6 +106,32 @@ START_TEST(a_new_owner_goes_on_where_messages_were_acknowledged)
 }
 END_TEST
 
+/* Or, once it is put together from reports, a room would go on in silence where a gateway had lost the batch. */
+START_TEST(what_an_owner_has_acknowledged_shows_in_the_digest_of_its_position)
+{
+    uint64_t digests[2];
+    for (int i = 0; i < 2; i++) {
+        size_t since = fixture.sent_count;
+        send_to_room(&ann, (uint64_t)i + 1);
+        fixture_advance(&fixture, 10);
+        digests[i] = sent_item(&fixture, since, 1, BODY(ROOM_BATCH), 0)->room_batch->digest;
+    }
+    ck_assert_uint_ne(digests[0], 0);
+    ck_assert_uint_ne(digests[0], digests[1]);
+    ck_assert_uint_eq(person_hold(&fixture, &ann, ATTACHED)->room_send_acked, 2);
+    /* The acknowledgement came, the second batch did not: the same roster at the first one's position, and yet. */
+    for (uint64_t acked = 1; acked <= 2; acked++) {
+        fixture_restart(&fixture);
+        State *state = person_state(&ann, HOLD, ATTACHED);
+        state->room_send_acked = acked;
+        send_state(&fixture, &ann, state);
+        const Ack *ack = person_resume(&fixture, &bob, 2, 1);
+        digests[acked - 1] = ack->digest;
+    }
+    ck_assert_uint_ne(digests[0], digests[1]);
+}
+END_TEST
+
 static void send_signal(const struct person *from, const char *key, const char *text, const char *to)
 {
     Signalbox__V1__Signal signal = SIGNALBOX__V1__SIGNAL__INIT;
@@ -350,6 +376,7 @@ int main(void)
     tcase_add_test(tests, messages_of_a_replaced_connection_are_not_taken);
     tcase_add_test(tests, who_takes_a_snapshot_misses_no_message_that_waits);
     tcase_add_test(tests, a_new_owner_goes_on_where_messages_were_acknowledged);
+    tcase_add_test(tests, what_an_owner_has_acknowledged_shows_in_the_digest_of_its_position);
     tcase_add_test(tests, signals_are_coalesced_by_sender_and_key);
     tcase_add_test(tests, too_many_signals_drop_the_oldest_and_are_counted);
     tcase_add_test(tests, a_directed_signal_goes_to_its_receiver_alone_or_nowhere);

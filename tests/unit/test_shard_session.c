@@ -554,6 +554,64 @@ START_TEST(a_new_owner_puts_a_room_together_and_settles_it)
 }
 END_TEST
 
+/* Bob's gateway has told its clients that Ann left; Ann's gateway never heard of it. */
+static void report_departure(const struct person *bob, const struct person *ann)
+{
+    Signalbox__Cluster__V1__Departure departure = SIGNALBOX__CLUSTER__V1__DEPARTURE__INIT, *list[] = {&departure};
+    departure.sid = (char *)ann->sid;
+    departure.reason = REASON(DUPLICATE_IDENTITY);
+    departure.left_ms = 60000;
+    State *state = person_state(bob, HOLD, ATTACHED);
+    state->departures = list;
+    state->n_departures = 1;
+    send_state(&fixture, bob, state);
+}
+
+START_TEST(who_has_left_in_the_eyes_of_others_does_not_come_back)
+{
+    struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "r", 1);
+    person_join(&fixture, &ann);
+    person_join(&fixture, &bob);
+    fixture_restart(&fixture);
+    report_departure(&bob, &ann);
+    assert_refused(person_hold(&fixture, &ann, ATTACHED), CODE(NOT_FOUND), REASON(DUPLICATE_IDENTITY), ACTION(STOP));
+    /* The reports in their other order. */
+    fixture_restart(&fixture);
+    ck_assert_int_eq(person_hold(&fixture, &ann, ATTACHED)->code, CODE(OK));
+    size_t since = fixture.sent_count;
+    report_departure(&bob, &ann);
+    const Item *command = sent_item(&fixture, since, 0, BODY(SESSION_COMMAND), 0);
+    ck_assert_str_eq(command->session_command->sid, ann.sid);
+    ck_assert_uint_eq(shard_stats(fixture.shard).participants, 1);
+    assert_refused(person_hold(&fixture, &ann, ATTACHED), CODE(NOT_FOUND), REASON(DUPLICATE_IDENTITY), ACTION(STOP));
+    /* A word about somebody in another room is none. */
+    struct person cat = person_make("cat", "other", 0);
+    person_join(&fixture, &cat);
+    report_departure(&bob, &cat);
+    ck_assert_uint_eq(shard_stats(fixture.shard).participants, 2);
+}
+END_TEST
+
+START_TEST(a_room_that_a_gateway_knew_is_not_new_to_an_owner_that_does_not)
+{
+    struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "r", 0);
+    person_join(&fixture, &ann);
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&ann.join_epoch);
+    uint64_t seq = ann.join_seq;
+    fixture_restart(&fixture);
+    State *state = person_state(&bob, JOIN, ATTACHED);
+    state->last_epoch = &epoch;
+    state->last_seq = seq;
+    send_state(&fixture, &bob, state);
+    ck_assert_uint_eq(shard_stats(fixture.shard).rooms_in_state[ROOM_SETTLING], 1);
+    /* Whom its gateway has not reported yet has no use for a roster. */
+    Signalbox__Cluster__V1__SyncRequest request = sync_make(&ann);
+    ck_assert_int_eq(send_sync(&fixture, &ann, &request)->code, CODE(NOT_FOUND));
+    ck_assert_int_eq(person_hold(&fixture, &ann, ATTACHED)->code, CODE(OK));
+    ck_assert_int_eq(send_sync(&fixture, &ann, &request)->code, CODE(OK));
+}
+END_TEST
+
 START_TEST(a_room_that_settles_empty_goes)
 {
     struct person ann = person_make("ann", "r", 0);
@@ -774,6 +832,8 @@ int main(void)
     tcase_add_test(tests, a_second_join_of_an_identity_can_be_refused);
     tcase_add_test(tests, of_two_sessions_that_come_back_the_later_join_stays);
     tcase_add_test(tests, a_new_owner_puts_a_room_together_and_settles_it);
+    tcase_add_test(tests, who_has_left_in_the_eyes_of_others_does_not_come_back);
+    tcase_add_test(tests, a_room_that_a_gateway_knew_is_not_new_to_an_owner_that_does_not);
     tcase_add_test(tests, a_room_that_settles_empty_goes);
     tcase_add_test(tests, a_newer_report_overtakes_an_older_one);
     tcase_add_test(tests, a_detached_report_keeps_what_is_left_of_its_window);
