@@ -151,7 +151,7 @@ struct world {
     uint64_t seed, random;
     int64_t now_ms;
     struct story *story;
-    bool restless, regions;
+    bool restless, regions, narrow;
     struct timer_wheel wheel; /* of the clients */
     int shards, gateways;     /* gateways first */
     struct process *processes;

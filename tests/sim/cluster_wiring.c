@@ -356,6 +356,8 @@ void wiring_open_core(struct process *process, struct jwt_keyring *keyring, cons
         process->gateway = gateway_new(&options, keyring, token_keys, &process->wheel, &gateway_actions, process);
     } else {
         struct shard_options options = {.self = process->address, .limits = shard_default_limits};
+        if (process->world->narrow)
+            options.limits.handoff_rooms = 1; /* the others wait in line, and may come back from there */
         process->shard = shard_new(&options, &process->wheel, &shard_actions, process);
     }
 }

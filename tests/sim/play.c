@@ -308,6 +308,7 @@ static void draw_world(struct play *play, uint64_t seed, struct story *story)
     world->log_trouble = (uint32_t)world_random(world, 200);
     world->restless = world_random(world, 3) == 0;
     world->regions = world_random(world, 3) == 0;
+    world->narrow = seed / 2 % 2 == 0;
 }
 
 static void begin(struct play *play)

@@ -105,8 +105,10 @@ static void add_result(struct report *report, const struct message *message)
         report->edges[i] += message->result.edges[i];
     if (message->result.overlap_max_ms > report->overlap_max_ms)
         report->overlap_max_ms = message->result.overlap_max_ms;
-    if (!message->result.held)
+    if (!message->result.held) {
+        printf("seed %" PRIu64 " fails\n", message->result.seed);
         note_failure(report, &message->result);
+    }
 }
 
 /* False if a process died: the seed that it was at is not among those played. */
