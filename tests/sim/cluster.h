@@ -42,6 +42,7 @@ enum { CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PROCESSES_MAX = 72 };
     X(REGION, "starts in another region")                                                                              \
     X(RESCUE, "worlds in which the dead had to be started for the others to go on")                                    \
     X(CLIENT_LOST, "clients' networks lost")                                                                           \
+    X(AMBUSH, "shards killed as the first of several rooms began to move to them")                                     \
     X(CLIENT_LEFT, "clients who left")                                                                                 \
     X(CLIENT_RELOADED, "pages reloaded")
 
@@ -151,7 +152,9 @@ struct world {
     uint64_t seed, random;
     int64_t now_ms;
     struct story *story;
-    bool restless, regions, narrow;
+    bool restless, regions;
+    bool narrow; /* shards hand over one room at a time: the others wait in line */
+    bool ambushes;
     struct timer_wheel wheel; /* of the clients */
     int shards, gateways;     /* gateways first */
     struct process *processes;

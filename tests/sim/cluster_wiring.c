@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, NATS_SERVERS = 2 };
+enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, NATS_SERVERS = 2, AMBUSH_ONE_IN = 2 };
 
 bool process_may_act(struct process *process)
 {
@@ -193,12 +193,31 @@ static void forget_departed(struct process *process, const struct view *old, con
     }
 }
 
+/* Kills a shard to which several rooms are about to move: the first is on its way, the others may come back. */
+static void ambush(struct process *process, const struct view *old, const struct view *view)
+{
+    struct world *world = process->world;
+    for (int i = world->gateways; i < world->gateways + world->shards; i++) {
+        struct process *target = &world->processes[i];
+        int moving = 0;
+        for (int room = 0; room < CLUSTER_ROOMS; room++)
+            moving += cluster_owner(world, old, room) == process->address.incarnation &&
+                      cluster_owner(world, view, room) == target->address.incarnation;
+        if (target == process || !target->alive || moving < 2 || world_random(world, AMBUSH_ONE_IN) != 0)
+            continue;
+        world->injected[INJECTED_AMBUSH]++;
+        process_crash(target);
+    }
+}
+
 static void on_view(void *ctx, struct view *old, struct view *view, int64_t now_ms)
 {
     struct process *process = ctx;
     cluster_check_view(process, old, view);
     if (process->shard != NULL) {
         shard_view(process->shard, view, now_ms);
+        if (process->world->ambushes)
+            ambush(process, old, view);
     } else {
         gateway_view(process->gateway, view, now_ms);
         membership_set_marker(process->membership, gateway_reported(process->gateway), now_ms);
@@ -357,7 +376,7 @@ void wiring_open_core(struct process *process, struct jwt_keyring *keyring, cons
     } else {
         struct shard_options options = {.self = process->address, .limits = shard_default_limits};
         if (process->world->narrow)
-            options.limits.handoff_rooms = 1; /* the others wait in line, and may come back from there */
+            options.limits.handoff_rooms = 1;
         process->shard = shard_new(&options, &process->wheel, &shard_actions, process);
     }
 }

@@ -201,6 +201,7 @@ static void redirect(struct play *play)
 static void pass(struct play *play, int64_t ms, bool trouble)
 {
     struct world *world = play->world;
+    world->ambushes = trouble && world->narrow;
     for (int64_t end_ms = world->now_ms + ms; world->now_ms < end_ms && !cluster_broken(world);) {
         if (trouble) {
             act(play);
