@@ -128,7 +128,10 @@ static void activate_next(struct handoff_target *target, int64_t now_ms)
 {
     while (!list_empty(&target->waiting)) {
         struct handoff *next = list_first(&target->waiting, struct handoff, link);
-        const struct shard_limits *limits = &next->room->shard->options.limits;
+        const struct shard *shard = next->room->shard;
+        const struct shard_limits *limits = &shard->options.limits;
+        if (!history_lists_shard(&shard->history, target->address.incarnation))
+            return; /* lost: nothing of those that wait is there, and each finds another target */
         if (target->active_count >= limits->handoff_rooms ||
             (target->active_count > 0 && target->active_bytes >= limits->handoff_bytes))
             return;

@@ -543,6 +543,32 @@ START_TEST(rooms_go_a_few_at_a_time_and_those_that_are_asked_for_first)
 }
 END_TEST
 
+START_TEST(those_that_wait_for_a_target_that_is_lost_come_back_whole)
+{
+    enum { ROOMS = 20 };
+    struct shard_options options = peers[0].shard->options;
+    options.limits.handoff_rooms = 2;
+    shard_reconfigure(peers[0].shard, &options);
+    for (int i = 0; i < ROOMS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "room-%d", i);
+        struct person person = person_make("p", name, 0);
+        person.version = 1;
+        say(0, &person, JOIN, ATTACHED);
+    }
+    next_view("01");
+    learn(0);
+    ck_assert_uint_gt(shard_stats(peers[0].shard).rooms_in_state[ROOM_FROZEN], 3);
+    reported = view->number;
+    next_view("0");
+    learn(0);
+    /* The two that were sent may have been served there. */
+    ck_assert_uint_eq(shard_stats(peers[0].shard).rooms_in_state[ROOM_LIVE], ROOMS - 2);
+    ck_assert_uint_eq(shard_stats(peers[0].shard).rooms_in_state[ROOM_FROZEN], 0);
+    ck_assert_uint_eq(letter_count, 2);
+}
+END_TEST
+
 /* --- asking for rooms that are not here --------------------------------------------------------------------------- */
 
 START_TEST(an_unknown_room_is_pulled_before_it_is_taken_for_new)
@@ -717,6 +743,7 @@ int main(void)
     tcase_add_test(tests, a_room_that_moves_on_before_it_is_sent_goes_to_its_newest_owner);
     tcase_add_test(tests, a_damaged_room_is_sent_again);
     tcase_add_test(tests, rooms_go_a_few_at_a_time_and_those_that_are_asked_for_first);
+    tcase_add_test(tests, those_that_wait_for_a_target_that_is_lost_come_back_whole);
     tcase_add_test(tests, an_unknown_room_is_pulled_before_it_is_taken_for_new);
     tcase_add_test(tests, a_room_that_nobody_has_is_new_once_that_is_known);
     tcase_add_test(tests, who_waits_too_long_or_one_too_many_is_told_to_try_again);
