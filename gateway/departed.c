@@ -3,7 +3,6 @@
  * back. So of each room the latest are kept for as long as somebody may still hold such a session. */
 #include "common/codec.h"
 #include "common/mem.h"
-#include "common/sim_fault.h"
 #include "gateway/internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +62,7 @@ size_t departed_say(const struct session *session, Signalbox__Cluster__V1__Depar
 {
     struct gw_room *room = session->room;
     struct arena *arena = &session->gateway->arena;
-    if (!session->says_departures || SIM_FAULT(DEPARTURES_UNSAID))
+    if (!session->says_departures)
         return 0;
     drop_old(room, now_ms);
     size_t count = room->departed_count;
