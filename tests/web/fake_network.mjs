@@ -88,7 +88,8 @@ export function makeNetwork() {
     return nextId - 1;
   };
   globalThis.clearTimeout = (id) => { network.timers.delete(id); };
-  performance.now = () => network.nowMs;
+  // A plain assignment is refused by Node 18, where it is read-only.
+  Object.defineProperty(performance, 'now', { value: () => network.nowMs, configurable: true, writable: true });
   Date.now = () => 1700000000000 + network.nowMs + network.asleepMs;
   globalThis.addEventListener = (type, listener) => {
     listeners.set(type, (listeners.get(type) ?? new Set()).add(listener));
