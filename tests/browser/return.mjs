@@ -76,7 +76,9 @@ const eventsOf = (page) => page.evaluate(() => window.events);
 const crash = (page) => page.goto('chrome://crash').catch(() => {});
 
 export async function comeBack(browser, gateways, { roomName }) {
-  const token = (identity, more) => mint(identity, roomName, more);
+  // A room of its own: a browser that is closed with its page takes the page's last word with it where that goes to another
+  // gateway than the page's, and who was in the call before stays for a resume window.
+  const token = (identity, more) => mint(identity, `${roomName}-return`, more);
   const watcher = await open(browser);
   const sees = (what, isWanted, timeoutMs) => until(
     watcher, what, () => [...window.room.participants.values()].map(({ sid, identity }) => `${identity} ${sid}`), isWanted, timeoutMs);
