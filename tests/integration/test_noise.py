@@ -47,7 +47,8 @@ class NoiseTest(ClusterCase):
         loud, hearer = await self.join("loud", "loud"), await self.join("hearer", "loud")
         await self.all_see([loud, hearer], ["loud", "hearer"])
         dropped = 'rtc_room_updates_dropped_total{class="p4_ephemeral"}'
-        throttled = 'signalbox_client_throttled_total{budget="messages"}'
+        # Its own budget's or its room's: which of them it exhausts first depends on how fast it gets to send.
+        throttled = "signalbox_client_throttled_total"
         before = self.metric("gateway-1", throttled)
 
         async def noise():
