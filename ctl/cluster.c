@@ -122,34 +122,29 @@ static void print_view_json(const struct view *view, Reply *const *replies)
                               (json_int_t)view->number.seq, "shards", shards, "gateways", gateways));
 }
 
+static enum ctl_exit show_view(const struct look_options *look, struct ask *ask, const struct view *view)
+{
+    size_t count;
+    struct node_address *nodes = list_nodes(view, &count);
+    Reply **replies = mem_zalloc((count + 1) * sizeof(Reply *));
+    Request request = SIGNALBOX__CLUSTER__V1__ADMIN_REQUEST__INIT;
+    Signalbox__Cluster__V1__GetNode get = SIGNALBOX__CLUSTER__V1__GET_NODE__INIT;
+
+    request.request_case = SIGNALBOX__CLUSTER__V1__ADMIN_REQUEST__REQUEST_GET_NODE;
+    request.get_node = &get;
+    ask_all(ask, nodes, count, &request, replies);
+    if (look->json)
+        print_view_json(view, replies);
+    else
+        print_view(view, replies);
+    free_replies(replies, count);
+    free(nodes);
+    return CTL_OK;
+}
+
 enum ctl_exit ctl_view(const struct ctl_command *command, int argc, char **argv)
 {
-    struct look_options look = {0};
-    enum ctl_exit code = look_parse(command, argc, argv, LOOK_NOTHING, &look);
-    if (code != CTL_OK || look.help)
-        return code;
-    struct ask *ask = ask_open(look.servers, look.config_path);
-    struct view *view = ask != NULL ? ask_view(ask) : NULL;
-    if (view != NULL) {
-        size_t count;
-        struct node_address *nodes = list_nodes(view, &count);
-        Reply **replies = mem_zalloc((count + 1) * sizeof(Reply *));
-        Request request = SIGNALBOX__CLUSTER__V1__ADMIN_REQUEST__INIT;
-        Signalbox__Cluster__V1__GetNode get = SIGNALBOX__CLUSTER__V1__GET_NODE__INIT;
-        request.request_case = SIGNALBOX__CLUSTER__V1__ADMIN_REQUEST__REQUEST_GET_NODE;
-        request.get_node = &get;
-        ask_all(ask, nodes, count, &request, replies);
-        if (look.json)
-            print_view_json(view, replies);
-        else
-            print_view(view, replies);
-        free_replies(replies, count);
-        free(nodes);
-    }
-    code = view != NULL ? CTL_OK : CTL_FAILED;
-    view_unref(&view);
-    ask_close(&ask);
-    return code;
+    return look_run(command, argc, argv, LOOK_NOTHING, show_view);
 }
 
 /* --- room ----------------------------------------------------------------------------------------------------------
@@ -234,7 +229,7 @@ static enum ctl_exit print_rooms(const struct look_options *look, Reply *const *
 }
 
 /* Every shard is asked, not only the one that should have the room: what is, not what ought to be. */
-static enum ctl_exit show_room(struct ask *ask, const struct view *view, const struct look_options *look)
+static enum ctl_exit show_room(const struct look_options *look, struct ask *ask, const struct view *view)
 {
     size_t count;
     struct node_address *nodes = list_nodes(view, &count);
@@ -268,14 +263,5 @@ static enum ctl_exit show_room(struct ask *ask, const struct view *view, const s
 
 enum ctl_exit ctl_room(const struct ctl_command *command, int argc, char **argv)
 {
-    struct look_options look = {0};
-    enum ctl_exit code = look_parse(command, argc, argv, LOOK_ROOM, &look);
-    if (code != CTL_OK || look.help)
-        return code;
-    struct ask *ask = ask_open(look.servers, look.config_path);
-    struct view *view = ask != NULL ? ask_view(ask) : NULL;
-    code = view != NULL ? show_room(ask, view, &look) : CTL_FAILED;
-    view_unref(&view);
-    ask_close(&ask);
-    return code;
+    return look_run(command, argc, argv, LOOK_ROOM, show_room);
 }

@@ -91,21 +91,18 @@ static enum ctl_exit watch(struct ask *ask, const struct node_address *node)
     return ctl_failed("%s is still in the view", node->id);
 }
 
-enum ctl_exit ctl_drain(const struct ctl_command *command, int argc, char **argv)
+static enum ctl_exit drain_node(const struct look_options *look, struct ask *ask, const struct view *view)
 {
-    struct look_options look = {0};
     struct node_address node = {0};
-    enum ctl_exit code = look_parse(command, argc, argv, LOOK_NODE, &look);
-    if (code != CTL_OK || look.help)
-        return code;
-    struct ask *ask = ask_open(look.servers, look.config_path);
-    struct view *view = ask != NULL ? ask_view(ask) : NULL;
-    code = view != NULL ? name_node(view, look.argument, &node) : CTL_FAILED;
+    enum ctl_exit code = name_node(view, look->argument, &node);
     if (code == CTL_OK)
-        code = request_drain(ask, &node, look.deadline_ms);
+        code = request_drain(ask, &node, look->deadline_ms);
     if (code == CTL_OK)
         code = watch(ask, &node);
-    view_unref(&view);
-    ask_close(&ask);
     return code;
+}
+
+enum ctl_exit ctl_drain(const struct ctl_command *command, int argc, char **argv)
+{
+    return look_run(command, argc, argv, LOOK_NODE, drain_node);
 }

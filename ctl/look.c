@@ -15,8 +15,9 @@ static bool parse_seconds(const char *text, uint32_t *ret_ms)
     return true;
 }
 
-enum ctl_exit look_parse(const struct ctl_command *command, int argc, char **argv, enum look_argument takes,
-                         struct look_options *look)
+/* CTL_OK with look->help set: all is said. */
+static enum ctl_exit parse(const struct ctl_command *command, int argc, char **argv, enum look_argument takes,
+                           struct look_options *look)
 {
     const struct option options[] = {
         {"nats", required_argument, NULL, 'n'},     {"config", required_argument, NULL, 'c'},
@@ -58,7 +59,8 @@ enum ctl_exit look_parse(const struct ctl_command *command, int argc, char **arg
         look->argument = argv[optind++];
     if (optind < argc)
         return ctl_usage(command, "'%s' is one argument too many", argv[optind]);
-    if (takes == LOOK_ROOM && (look->argument == NULL || !name_valid(look->argument, ROOM_NAME_MAX)))
+    if ((takes == LOOK_ROOM || takes == LOOK_PLACEMENT) &&
+        (look->argument == NULL || !name_valid(look->argument, ROOM_NAME_MAX)))
         return ctl_usage(command, "give the room's name, 1 to %d bytes", ROOM_NAME_MAX);
     if (takes == LOOK_NODE && (look->argument == NULL || !node_id_valid(look->argument)))
         return ctl_usage(command, "give the node.id of a shard or gateway; signalboxctl view lists them");
@@ -77,7 +79,9 @@ static const struct config_key seed_table[] = {
     {.name = NULL},
 };
 
-enum ctl_exit look_seed(const struct ctl_command *command, const struct look_options *look, struct score_seed *ret_seed)
+/* The cluster's placement seed, from --seed or --config. */
+static enum ctl_exit find_seed(const struct ctl_command *command, const struct look_options *look,
+                               struct score_seed *ret_seed)
 {
     struct seed_config config = {0};
     struct buf problems = {0};
@@ -96,6 +100,22 @@ enum ctl_exit look_seed(const struct ctl_command *command, const struct look_opt
     }
     config_done(seed_table, &config);
     buf_done(&problems);
+    return code;
+}
+
+enum ctl_exit look_run(const struct ctl_command *command, int argc, char **argv, enum look_argument takes, look_cb show)
+{
+    struct look_options look = {.project = takes == LOOK_PLACEMENT ? "default" : NULL};
+    enum ctl_exit code = parse(command, argc, argv, takes, &look);
+    if (code == CTL_OK && !look.help && takes == LOOK_PLACEMENT)
+        code = find_seed(command, &look, &look.placement_seed);
+    if (code != CTL_OK || look.help)
+        return code;
+    struct ask *ask = ask_open(look.servers, look.config_path);
+    struct view *view = ask != NULL ? ask_view(ask) : NULL;
+    code = view != NULL ? show(&look, ask, view) : CTL_FAILED;
+    view_unref(&view);
+    ask_close(&ask);
     return code;
 }
 

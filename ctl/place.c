@@ -7,34 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+static enum ctl_exit print_owner(const struct look_options *look, struct ask *ask, const struct view *view)
+{
+    struct room_key key = room_key_make(look->project, look->argument);
+    char region[REGION_MAX + 1];
+    room_region(look->argument, region);
+    const struct view_node *owner = view_owner(view, &look->placement_seed, &key, region);
+    if (owner == NULL)
+        return ctl_failed("the view has no shards");
+    printf("%s\n", owner->id);
+    return CTL_OK;
+}
+
 enum ctl_exit ctl_where(const struct ctl_command *command, int argc, char **argv)
 {
-    struct look_options look = {.project = "default"};
-    struct score_seed seed;
-    enum ctl_exit code = look_parse(command, argc, argv, LOOK_ROOM, &look);
-    if (code != CTL_OK || look.help)
-        return code;
-    code = look_seed(command, &look, &seed);
-    if (code != CTL_OK)
-        return code;
-    struct ask *ask = ask_open(look.servers, look.config_path);
-    struct view *view = ask != NULL ? ask_view(ask) : NULL;
-    code = CTL_FAILED;
-    if (view != NULL) {
-        struct room_key key = room_key_make(look.project, look.argument);
-        char region[REGION_MAX + 1];
-        room_region(look.argument, region);
-        const struct view_node *owner = view_owner(view, &seed, &key, region);
-        if (owner != NULL) {
-            printf("%s\n", owner->id);
-            code = CTL_OK;
-        } else {
-            ctl_failed("the view has no shards");
-        }
-    }
-    view_unref(&view);
-    ask_close(&ask);
-    return code;
+    return look_run(command, argc, argv, LOOK_PLACEMENT, print_owner);
 }
 
 /* --- explain -------------------------------------------------------------------------------------------------------
@@ -183,7 +170,6 @@ static void print_explanation_json(const struct explanation *why, const struct s
 
 static enum ctl_exit explain(struct explanation *why, bool json)
 {
-    why->key = room_key_make(why->project, why->room);
     room_region(why->room, why->region);
     why->owner = view_owner(why->view, &why->seed, &why->key, why->region);
     if (why->before != NULL)
@@ -199,28 +185,21 @@ static enum ctl_exit explain(struct explanation *why, bool json)
     return CTL_OK;
 }
 
+static enum ctl_exit explain_owner(const struct look_options *look, struct ask *ask, const struct view *view)
+{
+    struct view *before = ask_view_before(ask, view);
+    struct explanation why = {.project = look->project,
+                              .room = look->argument,
+                              .key = room_key_make(look->project, look->argument),
+                              .seed = look->placement_seed,
+                              .view = view,
+                              .before = before};
+    enum ctl_exit code = explain(&why, look->json);
+    view_unref(&before);
+    return code;
+}
+
 enum ctl_exit ctl_explain(const struct ctl_command *command, int argc, char **argv)
 {
-    struct look_options look = {.project = "default"};
-    struct explanation why = {0};
-    enum ctl_exit code = look_parse(command, argc, argv, LOOK_ROOM, &look);
-    if (code == CTL_OK && !look.help)
-        code = look_seed(command, &look, &why.seed);
-    if (code != CTL_OK || look.help)
-        return code;
-    struct ask *ask = ask_open(look.servers, look.config_path);
-    struct view *view = ask != NULL ? ask_view(ask) : NULL;
-    struct view *before = view != NULL ? ask_view_before(ask, view) : NULL;
-    code = CTL_FAILED;
-    if (view != NULL) {
-        why.project = look.project;
-        why.room = look.argument;
-        why.view = view;
-        why.before = before;
-        code = explain(&why, look.json);
-    }
-    view_unref(&before);
-    view_unref(&view);
-    ask_close(&ask);
-    return code;
+    return look_run(command, argc, argv, LOOK_PLACEMENT, explain_owner);
 }
