@@ -11,14 +11,12 @@ import subprocess
 import sys
 import time
 import unittest
-import urllib.error
-import urllib.parse
-import urllib.request
 
 import chart_tools as chart
 import dashboard
 import engine as engines
 import nats_cluster as cluster
+from prometheus import Prometheus
 
 COMPOSE = chart.ROOT / "deploy" / "compose"
 GUIDE = chart.ROOT / "docs" / "OPERATIONS.md"
@@ -29,6 +27,7 @@ PEOPLE = 120
 IMAGE_MAX_BYTES = 20_000_000
 HEALTHY_S, SETTLED_S = 90, 60
 PORT = int(os.environ.get("SIGNALBOX_PORT", 20743))
+PROMETHEUS = Prometheus(PORT + 1)
 
 
 class Swarm:
@@ -85,7 +84,7 @@ class ComposeTest(unittest.TestCase):
         cls.settings = dict(line.split("=", 1) for line in (state / ".env").read_text().splitlines()
                             if "=" in line and not line.startswith("#"))
         cls.env_file = state / ".env"
-        own = {"SIGNALBOX_PORT": PORT, "PROMETHEUS_PORT": PORT + 1, "TURN_PORT": PORT + 2, "BASE_IMAGE": base,
+        own = {"SIGNALBOX_PORT": PORT, "PROMETHEUS_PORT": PROMETHEUS.port, "TURN_PORT": PORT + 2, "BASE_IMAGE": base,
                **{name: TEST_IMAGE for name in ("NATS_IMAGE", "HAPROXY_IMAGE", "COTURN_IMAGE", "PROMETHEUS_IMAGE")},
                "SIGNALBOX_IMAGE": "signalbox-test", "COMPOSE_PROJECT_NAME": "signalbox-test"}
         cls.environment = {**cls.engine.environment, **{name: str(value) for name, value in own.items()}}
@@ -131,26 +130,9 @@ class ComposeTest(unittest.TestCase):
     def wait_view(cls, gateways, shards):
         """Every process that is up agrees that these are all."""
         cluster.wait_for(f"a view of {gateways} gateways and {shards} shards", lambda: (
-            set(cls.ask('signalbox_view_gateways and on (instance) up == 1')) == {gateways}
-            and set(cls.ask('signalbox_view_shards and on (instance) up == 1')) == {shards}
-            and len(cls.ask('signalbox_view_shards and on (instance) up == 1')) == gateways + shards), SETTLED_S)
-
-    @classmethod
-    def get(cls, path, **query):
-        url = f"http://127.0.0.1:{PORT + 1}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{query}: {error.read().decode()}") from error
-        except OSError:
-            return None  # it is only starting
-
-    @classmethod
-    def ask(cls, query):
-        """The values of an instant query."""
-        data = cls.get("query", query=query)
-        return [float(each["value"][1]) for each in data["result"]] if data else []
+            set(PROMETHEUS.ask('signalbox_view_gateways and on (instance) up == 1')) == {gateways}
+            and set(PROMETHEUS.ask('signalbox_view_shards and on (instance) up == 1')) == {shards}
+            and len(PROMETHEUS.ask('signalbox_view_shards and on (instance) up == 1')) == gateways + shards), SETTLED_S)
 
     def ctl(self, *args):
         return self.compose("run", "--rm", "-T", "ctl", *args).strip().splitlines()[-1]
@@ -292,20 +274,19 @@ class ComposeTest(unittest.TestCase):
 
         def all_answered():
             for name, query in list(questions.items()):
-                if any(value == value for value in self.ask(query)):
+                if any(value == value for value in PROMETHEUS.ask(query)):
                     del questions[name]
             return not questions
         try:
             cluster.wait_for("answers", all_answered, SETTLED_S)
         except AssertionError:
             self.fail("no answer to:\n" + "\n".join(f"{name}: {query}" for name, query in questions.items()))
-        rules = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
-        self.assertGreater(len(rules), 10)
+        self.assertGreater(len(PROMETHEUS.rules()), 10)
 
     def draw(self, begun):
         """The dashboard's picture, of Prometheus's answers."""
         def series(query):
-            return self.get("query_range", query=query, start=begun, end=time.time(), step=5)["result"]
+            return PROMETHEUS.series(query, begun, time.time(), 5)
         picture = dashboard.draw(series)
         self.assertGreater(picture.count("<polyline"), 30)
         (self.directory / "dashboard.svg").write_text(picture)
@@ -314,8 +295,7 @@ class ComposeTest(unittest.TestCase):
     def test_4_alerts_are_the_chart_s(self):
         self.assertEqual((COMPOSE / "prometheus" / "alerts.yml").read_text(), chart.compose_alerts(),
                          "python3 tests/deploy/chart_tools.py writes it anew")
-        self.assertNotIn("SignalboxAbsent", {rule["name"] for group in self.get("rules")["groups"]
-                                             for rule in group["rules"] if rule["state"] == "firing"})
+        self.assertNotIn("SignalboxAbsent", {rule["name"] for rule in PROMETHEUS.rules() if rule["state"] == "firing"})
 
     # --- as the guide has it --------------------------------------------------------------------------------------------
 

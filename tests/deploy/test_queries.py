@@ -1,18 +1,15 @@
 """Every query of the dashboard, of the alerts and of the autoscalers, asked of a real Prometheus that watches a real
 cluster with people in it: what asks for a metric or a label that does not exist gets no answer."""
 
-import json
 import pathlib
 import subprocess
 import tempfile
 import unittest
-import urllib.error
-import urllib.parse
-import urllib.request
 
 import chart_tools as chart
 import dashboard
 import nats_cluster as cluster
+from prometheus import Prometheus
 
 try:
     import yaml
@@ -57,30 +54,11 @@ class QueriesTest(unittest.TestCase):
             (cls.directory / "rules.yaml").write_text(yaml.safe_dump(cls.rules))
             config["rule_files"] = ["rules.yaml"]
         (cls.directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
-        cls.port = cluster.free_port()
+        cls.prometheus = Prometheus(cluster.free_port())
         cls.start(cluster.Process, "prometheus",
                   [chart.promtool_path().with_name("prometheus"), f"--config.file={cls.directory}/prometheus.yaml",
-                   f"--storage.tsdb.path={cls.directory}/tsdb", f"--web.listen-address=127.0.0.1:{cls.port}"])
-        cluster.wait_for("every target is scraped", lambda: cls.ask("sum(up)") == [4.0])
-
-    @classmethod
-    def get(cls, path, **query):
-        url = f"http://127.0.0.1:{cls.port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            if error.code == 503:
-                return None  # it is only starting
-            raise AssertionError(f"{query}: {error.read().decode()}") from error
-        except OSError:
-            return None
-
-    @classmethod
-    def ask(cls, query):
-        """The values of an instant query."""
-        data = cls.get("query", query=query)
-        return [float(each["value"][1]) for each in data["result"]] if data else []
+                   f"--storage.tsdb.path={cls.directory}/tsdb", f"--web.listen-address=127.0.0.1:{cls.prometheus.port}"])
+        cluster.wait_for("every target is scraped", lambda: cls.prometheus.ask("sum(up)") == [4.0])
 
     def people_come_and_go(self):
         for i, gateway in enumerate(self.gateways):
@@ -103,7 +81,7 @@ class QueriesTest(unittest.TestCase):
         def all_answered():
             self.people_come_and_go()
             for name, query in list(missing.items()):
-                values = self.ask(query)
+                values = self.prometheus.ask(query)
                 if values and any(value == value for value in values):
                     del missing[name]
             return not missing
@@ -126,7 +104,7 @@ class QueriesTest(unittest.TestCase):
     def test_dashboard(self):
         queries = {f"{title} {name}": query for title, questions in dashboard.panels() for name, query in questions}
         self.assertGreater(len(queries), 25)
-        self.assertEqual(self.ask("no_such_metric"), [])
+        self.assertEqual(self.prometheus.ask("no_such_metric"), [])
         self.assert_answered(queries)
 
     @unittest.skipUnless(chart.find_go(), "needs Go 1.22 or later, to build Helm")
@@ -143,9 +121,8 @@ class QueriesTest(unittest.TestCase):
                     queries[rule["name"]["as"]] = dashboard.bare(rule["metricsQuery"])
         self.assertGreater(len(queries), 14)
         self.assert_answered(queries)
-        rules = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
-        cluster.wait_for("rules are evaluated", lambda: all(
-            rule["health"] == "ok" for group in self.get("rules")["groups"] for rule in group["rules"]))
+        cluster.wait_for("rules are evaluated", lambda: all(rule["health"] == "ok" for rule in self.prometheus.rules()))
+        rules = self.prometheus.rules()
         self.assertEqual(len(rules), sum(len(group["rules"]) for group in self.rules["groups"]))
         # The people above come and go: nothing is wrong with the cluster.
         self.assertEqual([rule["name"] for rule in rules if rule["state"] == "firing"], [])
