@@ -103,6 +103,22 @@ void rebuild_tell_all(const struct room *room)
     tell_all(room, false);
 }
 
+void rebuild_learn_sent(struct member *member, uint64_t acked, int64_t now_ms)
+{
+    struct room *room = member->room;
+    if (acked <= member->room_send_seq)
+        return;
+    room_flush(room, now_ms);
+    room_set_send_seq(member, acked);
+    /* Only where a report was believed, so that a client which says anything of itself gets no more than one round. */
+    if (!room_is_served(room) || !member->sends_reported)
+        return;
+    struct epoch epoch = owner_next_epoch(room->shard);
+    room_set_epoch(room, &epoch);
+    room->came_epoch = (struct epoch){0};
+    rebuild_tell_all(room);
+}
+
 void rebuild_tell_resumed(const struct room *room)
 {
     tell_all(room, true);

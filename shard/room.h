@@ -63,6 +63,7 @@ struct member {
     bool detached;
     bool listed; /* neither hidden nor a viewer */
     bool viewer;
+    bool sends_reported;       /* room_send_seq is a gateway's word: a lost owner may have acknowledged more */
     struct timer window;       /* runs while detached */
     int64_t detached_ms;       /* since when it is */
     int64_t throttled_ms;      /* when it was told last that the room is over its budget */

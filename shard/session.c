@@ -312,6 +312,7 @@ static struct member *seat(const struct binding *binding, uint64_t bind_generati
     member->confirmed_generation = state->confirmed ? bind_generation : state->token_bind_generation;
     member->version = state->version;
     member->room_send_seq = state->room_send_acked;
+    member->sends_reported = state->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__HOLD;
     member->attempt = state->attempt;
     member->grants_version = state->grants_version;
     member->resume_window_ms = window_ms(state);
@@ -549,6 +550,7 @@ static void bind_known(const struct binding *binding, struct member *member)
 static void update(const struct binding *binding, struct member *member)
 {
     const State *state = binding->state;
+    rebuild_learn_sent(member, state->room_send_acked, binding->now_ms);
     bool elsewhere = member->gateway->address.incarnation != binding->from->incarnation;
     /* A gateway that was taken for lost comes back as a new incarnation with the connections that it kept. */
     bool same_generation = state->bind_generation == member->bind_generation;

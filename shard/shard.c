@@ -238,8 +238,8 @@ static void on_room_send(struct shard *shard, const struct node_address *from,
         metric_add_at(M_RELAYS_REFUSED, RELAY_STALE_SENDER, 1);
         return;
     }
-    if (send->acked > member->room_send_seq)
-        room_set_send_seq(member, send->acked);
+    rebuild_learn_sent(member, send->acked, now_ms);
+    member->sends_reported = false;
     bool next = send->sender_seq == member->room_send_seq + 1 ||
                 (SIM_FAULT(DOUBLED_SENDS) && send->sender_seq <= member->room_send_seq);
     uint32_t bytes = (uint32_t)signalbox__v1__message__get_packed_size(send->message);

@@ -53,6 +53,7 @@ static void pack_member(struct buf *out, const struct member *member, int64_t no
     state.room_send_seq = member->room_send_seq;
     state.replaced_incarnation = member->replaced_incarnation;
     state.replaced_connection = member->replaced_connection;
+    state.sends_reported = member->sends_reported;
     frames_append_message(out, FIELD_ROOM_STATE_MEMBERS, &state.base);
 }
 
@@ -138,6 +139,7 @@ static bool take_member(struct room *room, const MemberState *state, int64_t now
     member->attempt = session->attempt;
     member->grants_version = session->grants_version;
     member->room_send_seq = state->room_send_seq;
+    member->sends_reported = state->sends_reported;
     member->resume_window_ms = session->resume_window_ms < WINDOW_MAX_MS ? session->resume_window_ms : WINDOW_MAX_MS;
     member->join_epoch = epoch_from_proto(session->join_epoch);
     member->join_seq = session->join_seq;

@@ -132,6 +132,34 @@ START_TEST(what_an_owner_has_acknowledged_shows_in_the_digest_of_its_position)
 }
 END_TEST
 
+/* The session was resumed elsewhere before its owner was lost, and the gateway that had it before reports it first. */
+START_TEST(a_later_report_tells_what_a_lost_owner_had_acknowledged_since)
+{
+    send_to_room(&ann, 1);
+    person_hold(&fixture, &ann, ATTACHED);
+    fixture_restart(&fixture);
+    State *state = person_state(&ann, HOLD, ATTACHED);
+    state->room_send_acked = 1;
+    send_state(&fixture, &ann, state);
+    send_state(&fixture, &bob, person_state(&bob, HOLD, ATTACHED));
+    ann.gateway = 2;
+    ann.bind_generation++;
+    ann.connection++;
+    state = person_state(&ann, HOLD, ATTACHED);
+    state->room_send_acked = 2;
+    size_t since = fixture.sent_count;
+    send_state(&fixture, &ann, state);
+    /* Nobody is to go on where the second one is missing. */
+    const Item *change = sent_item(&fixture, since, bob.gateway, BODY(EPOCH_CHANGE), 0);
+    ck_assert_ptr_nonnull(change);
+    ck_assert_ptr_null(change->epoch_change->from_epoch);
+    ck_assert_uint_eq(send_to_room(&ann, 3), 3);
+    since = fixture.sent_count;
+    send_state(&fixture, &ann, state);
+    ck_assert_int_eq(sent_count(&fixture, since, -1, BODY(EPOCH_CHANGE)), 0);
+}
+END_TEST
+
 static void send_signal(const struct person *from, const char *key, const char *text, const char *to)
 {
     Signalbox__V1__Signal signal = SIGNALBOX__V1__SIGNAL__INIT;
@@ -377,6 +405,7 @@ int main(void)
     tcase_add_test(tests, who_takes_a_snapshot_misses_no_message_that_waits);
     tcase_add_test(tests, a_new_owner_goes_on_where_messages_were_acknowledged);
     tcase_add_test(tests, what_an_owner_has_acknowledged_shows_in_the_digest_of_its_position);
+    tcase_add_test(tests, a_later_report_tells_what_a_lost_owner_had_acknowledged_since);
     tcase_add_test(tests, signals_are_coalesced_by_sender_and_key);
     tcase_add_test(tests, too_many_signals_drop_the_oldest_and_are_counted);
     tcase_add_test(tests, a_directed_signal_goes_to_its_receiver_alone_or_nowhere);
