@@ -4,6 +4,7 @@ is fetched or compiled stays in build/."""
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -53,6 +54,26 @@ def render(*args, release="test", namespace="calls"):
     status, output, error = helm("template", release, CHART, "--namespace", namespace, "--kube-version", KUBERNETES, *args)
     assert status == 0, error
     return [document for document in yaml.safe_load_all(output) if document]
+
+
+def of_kind(objects, *kinds):
+    return [each for each in objects if each["kind"] in kinds]
+
+
+def environment_of(container, pod_name, secret):
+    """As a container of that pod would get it; `secret` gives the value of a Secret's key."""
+    environment = {}
+    for variable in container["env"]:
+        source = variable.get("valueFrom", {})
+        if "fieldRef" in source:
+            assert source["fieldRef"]["fieldPath"] == "metadata.name", variable
+            value = pod_name
+        elif "secretKeyRef" in source:
+            value = secret(source["secretKeyRef"]["key"])
+        else:
+            value = re.sub(r"\$\((\w+)\)", lambda match: environment[match[1]], variable["value"])
+        environment[variable["name"]] = value
+    return environment
 
 
 class Readable(yaml.SafeDumper):
@@ -111,3 +132,4 @@ def refuse_unknown(schema):
 
 if __name__ == "__main__":
     (ROOT / "deploy" / "compose" / "prometheus" / "alerts.yml").write_text(compose_alerts())
+    shutil.copy(ROOT / "deploy" / "nats" / "roles.conf", CHART / "files")  # a chart's files are its own

@@ -37,13 +37,14 @@ def wait_for(what, condition, timeout_s=TIMEOUT_S):
     raise AssertionError(f"{what}: not within {timeout_s} s")
 
 
-def make_certificates(directory):
-    """A CA, and one certificate for all servers on loopback."""
+def make_certificates(directory, addresses=()):
+    """A CA, and one certificate for all servers on loopback, and at the addresses."""
     run = lambda *args: subprocess.run(["openssl", *args], cwd=directory, check=True, capture_output=True)
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     run("req", "-x509", *key, "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test CA")
     run("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
-    (directory / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    names = ["DNS:localhost", *(f"IP:{address}" for address in ("127.0.0.1", *addresses))]
+    (directory / "extensions").write_text(f"subjectAltName={','.join(names)}\n")
     run("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
         "-out", "server.pem", "-extfile", "extensions")
 
@@ -195,9 +196,9 @@ class NatsClient:
 class JsonClient:
     """Just enough WebSocket to join a room in JSON."""
 
-    def __init__(self, port, tls=False):
+    def __init__(self, port, tls=False, host="127.0.0.1"):
         """`tls`: with any certificate."""
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+        self.socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
         if tls:
             self.socket = ssl._create_unverified_context().wrap_socket(self.socket, server_hostname="localhost")
         self.stream = self.socket.makefile("rb")

@@ -9,6 +9,7 @@ import tempfile
 import unittest
 
 import chart_tools as chart
+from chart_tools import of_kind
 
 try:
     import jsonschema
@@ -25,6 +26,8 @@ VALUE_SETS = {
     "keda": ["-f", chart.CHART / "values-production.yaml", "--set", "metricsSource.kind=keda"],
     "ingress": ["--set", "ingress.enabled=true,gateway.tls.enabled=false,service.type=ClusterIP",
                 "--set", "gateway.trustedProxies={10.0.0.0/8}"],
+    "own-nats": ["-f", chart.CHART / "values-production.yaml", "--set", "nats.enabled=true,nats.tls.secretName=nats-tls",
+                 "--set", "nats.storage.className=fast,nats.replicas=5"],
     "fixed": ["--set", "gateway.autoscaling.enabled=false,shard.autoscaling.enabled=false,networkPolicy.enabled=false",
               "--set", "gateway.limits.tracks=4,shard.limits.rooms=1000,cluster.previousSecretKey=old-secret"],
 }
@@ -33,8 +36,9 @@ MOUNTED = {"tls": ("tls.crt", "tls.key"), "nats-ca": ("ca.crt",)}  # files of th
 WORKLOADS = ("Deployment", "StatefulSet")
 
 
-def of_kind(objects, *kinds):
-    return [each for each in objects if each["kind"] in kinds]
+def tiers(objects):
+    """Workloads of Signalbox's own programs: all but NATS."""
+    return [workload for workload in of_kind(objects, *WORKLOADS) if not workload["metadata"]["name"].endswith("-nats")]
 
 
 def queries(objects):
@@ -98,14 +102,14 @@ class ChartTest(unittest.TestCase):
 
     @for_each_value_set
     def test_pods_are_restricted(self, objects):
-        self.assertEqual(len(of_kind(objects, *WORKLOADS)), 2)
+        self.assertEqual(len(tiers(objects)), 2)
         for workload in of_kind(objects, *WORKLOADS):
             pod = workload["spec"]["template"]["spec"]
             self.assertTrue(pod["securityContext"]["runAsNonRoot"])
             self.assertEqual(pod["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
             self.assertFalse(pod["automountServiceAccountToken"])
             for volume in pod["volumes"]:
-                self.assertTrue(volume.keys() <= {"name", "configMap", "secret"}, volume)
+                self.assertTrue(volume.keys() <= {"name", "configMap", "secret", "emptyDir"}, volume)
             for container in pod["containers"]:
                 security = container["securityContext"]
                 self.assertFalse(security["allowPrivilegeEscalation"])
@@ -119,10 +123,11 @@ class ChartTest(unittest.TestCase):
 
     @for_each_value_set
     def test_everything_selects_what_is_there(self, objects):
-        """Disruption budgets, services, policies and autoscalers of both tiers name pods that exist."""
+        """Disruption budgets, services, policies and autoscalers of every tier name pods that exist."""
         pods = [workload["spec"]["template"]["metadata"]["labels"] for workload in of_kind(objects, *WORKLOADS)]
         names = {(workload["kind"], workload["metadata"]["name"]) for workload in of_kind(objects, *WORKLOADS)}
-        self.assertEqual(len(of_kind(objects, "PodDisruptionBudget")), 2)
+        self.assertEqual(len(of_kind(objects, "PodDisruptionBudget")), len(names))
+        self.assertIn(len(of_kind(objects, "NetworkPolicy")), (0, len(names)))
         for kind in ("PodDisruptionBudget", "Service", "NetworkPolicy"):
             for each in of_kind(objects, kind):
                 spec = each["spec"]
@@ -137,10 +142,30 @@ class ChartTest(unittest.TestCase):
             selector = monitor["spec"]["selector"]["matchLabels"]
             self.assertEqual(sum(selector.items() <= labels.items() for labels in services), 1, monitor)
 
+    def test_nats_is_kept_apart_and_for_signalbox_alone(self):
+        for name in ("small", "own-nats"):
+            policies = {each["metadata"]["name"].rsplit("-", 1)[1]: each["spec"]
+                        for each in of_kind(self.rendered[name], "NetworkPolicy")}
+            callers = {rule["ports"][0]["port"]: {peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+                                                  for peer in rule["from"]} for rule in policies["nats"]["ingress"]}
+            self.assertEqual(callers, {4222: {"gateway", "shard", "tool"}, 6222: {"nats"}})
+            for tier in ("gateway", "shard"):
+                rule = next(rule for rule in policies[tier]["egress"] if rule["ports"][0]["port"] == 4222)
+                self.assertEqual([peer["podSelector"] for peer in rule["to"]], [policies["nats"]["podSelector"]])
+        for name, kind in (("small", "preferred"), ("own-nats", "required")):
+            nats = next(each for each in of_kind(self.rendered[name], "StatefulSet") if each not in tiers(self.rendered[name]))
+            self.assertEqual([key for key in nats["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]],
+                             [f"{kind}DuringSchedulingIgnoredDuringExecution"])
+            budget = next(each["spec"] for each in of_kind(self.rendered[name], "PodDisruptionBudget")
+                          if each["metadata"]["name"] == nats["metadata"]["name"])
+            self.assertEqual(budget["maxUnavailable"], 1)
+        for name in ("default", "dense", "production"):  # theirs is elsewhere
+            self.assertEqual(of_kind(self.rendered[name], *WORKLOADS), tiers(self.rendered[name]))
+
     @for_each_value_set
     def test_draining_fits_the_grace_period(self, objects):
         configs = {config["metadata"]["name"]: config["data"] for config in of_kind(objects, "ConfigMap")}
-        for workload in of_kind(objects, *WORKLOADS):
+        for workload in tiers(objects):
             pod = workload["spec"]["template"]["spec"]
             text = "".join(configs[workload["metadata"]["name"]].values())
             deadline_s = int(re.search(r"deadline_ms = (\d+)", text)[1]) / 1000
@@ -206,10 +231,9 @@ class ChartTest(unittest.TestCase):
     def test_programs_accept_their_configuration(self, objects):
         """As the containers would get it, with each Secret's value in the environment."""
         configs = {config["metadata"]["name"]: config["data"] for config in of_kind(objects, "ConfigMap")}
-        for workload in of_kind(objects, *WORKLOADS):
+        for workload in tiers(objects):
             container = workload["spec"]["template"]["spec"]["containers"][0]
-            environment = {variable["name"]: "5" * 32 for variable in container["env"]}
-            environment["POD_NAME"] = workload["metadata"]["name"] + "-5d8c7b9f44-x2x9z"
+            environment = chart.environment_of(container, workload["metadata"]["name"] + "-5d8c7b9f44-x2x9z", lambda key: "5" * 32)
             program, option, path = container["command"]
             with tempfile.TemporaryDirectory() as directory:
                 for mount in container["volumeMounts"]:
@@ -236,6 +260,10 @@ class ChartTest(unittest.TestCase):
             "gateway.drain.spreadSeconds=600": "drain.spreadSeconds",
             "ingress.enabled=true": "gateway.tls.enabled",
             "gateway.autoscaling.minReplicas=65": "minReplicas",
+            "nats.enabled=true": "nats.passwordSecretName",
+            "nats.enabled=true,nats.passwordSecretName=x,nats.gateway.user=ann": "nats.gateway.user",
+            "nats.replicas=2": "replicas",
+            "nats.antiAffinity=hard": "antiAffinity",
         }
         for value, named in refused.items():
             with self.subTest(value=value):

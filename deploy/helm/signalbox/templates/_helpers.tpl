@@ -56,17 +56,55 @@ cluster = {
   {{- end }}
 };
 nats = {
-  servers = {{ include "signalbox.strings" $v.nats.servers }};
+  servers = {{ include "signalbox.strings" (include "signalbox.natsServers" .root | fromJsonArray) }};
   {{- if $v.nats.passwordSecretName }}
   user = {{ include "signalbox.string" $role.user }};
   password = "${NATS_PASSWORD}";
   {{- end }}
-  {{- if $v.nats.tlsCaSecretName }}
+  {{- if include "signalbox.natsCaSecret" .root }}
   tls_ca_file = "/etc/signalbox/nats-ca/ca.crt";
   {{- end }}
 };
 admin = { listen = "0.0.0.0:{{ .port }}"; };
 log = { level = {{ include "signalbox.string" $v.log.level }}; format = {{ include "signalbox.string" $v.log.format }}; };
+{{- end -}}
+
+{{/* Where this chart's own server of a number is found. Takes (dict "root" $ "number" 0). */}}
+{{- define "signalbox.natsHost" -}}
+{{- $name := include "signalbox.tierName" (dict "root" .root "tier" "nats") -}}
+{{ $name }}-{{ .number }}.{{ $name }}.{{ .root.Release.Namespace }}.svc
+{{- end -}}
+
+{{/* The servers' URLs, as a list in JSON. */}}
+{{- define "signalbox.natsServers" -}}
+{{- $nats := .Values.nats -}}
+{{- $urls := $nats.servers -}}
+{{- if $nats.enabled -}}
+{{- $urls = list -}}
+{{- range $number := until (int $nats.replicas) -}}
+{{- $host := include "signalbox.natsHost" (dict "root" $ "number" $number) -}}
+{{- $urls = append $urls (printf "%s://%s:4222" (ternary "tls" "nats" (ne $nats.tls.secretName "")) $host) -}}
+{{- end -}}
+{{- end -}}
+{{ toJson $urls }}
+{{- end -}}
+
+{{/* The Secret with the authority of the servers' certificates, or nothing. */}}
+{{- define "signalbox.natsCaSecret" -}}
+{{ ternary .Values.nats.tls.secretName .Values.nats.tlsCaSecretName .Values.nats.enabled }}
+{{- end -}}
+
+{{- define "signalbox.natsCaVolume" -}}
+{{- with include "signalbox.natsCaSecret" . }}
+- name: nats-ca
+  secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: ca.crt, path: ca.crt}]}
+{{- end }}
+{{- end -}}
+
+{{- define "signalbox.natsCaMount" -}}
+{{- if include "signalbox.natsCaSecret" . }}
+- {name: nats-ca, mountPath: /etc/signalbox/nats-ca, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "signalbox.limits" -}}
@@ -100,7 +138,7 @@ limits = {
 {{- end }}
 {{- end -}}
 
-{{/* Of a pod: everything that is the same in both tiers, pod security "restricted" included. */}}
+{{/* Of a pod: everything that is the same in all tiers, pod security "restricted" included. */}}
 {{- define "signalbox.podSettings" -}}
 {{- $v := .root.Values -}}
 {{- $tier := index $v .tier -}}
