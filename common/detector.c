@@ -112,9 +112,7 @@ static void list_peer(struct detector *detector, enum node_kind kind, const stru
         return;
     if (peer == NULL) {
         peer = mem_new(struct peer);
-        peer->address.kind = kind;
-        peer->address.incarnation = node->incarnation;
-        snprintf(peer->address.id, sizeof peer->address.id, "%s", node->id);
+        peer->address = view_node_address(kind, node);
         peer->heard_ms = now_ms;
         peer->beat_ms = starter_beat_ms(detector, node->incarnation);
         HASH_ADD(hh, detector->peers, address.incarnation, sizeof peer->address.incarnation, peer);
@@ -345,19 +343,11 @@ size_t detector_concurrences(const struct detector *detector, Signalbox__Cluster
     return count;
 }
 
-static bool is_listed(const struct view *view, const struct node_address *address)
-{
-    const struct view_node *node =
-        address->kind == NODE_SHARD ? view_find_shard(view, address->id) : view_find_gateway(view, address->id);
-    return node != NULL && node->incarnation == address->incarnation;
-}
-
 /* This process has ended: another one has its id now. */
 static bool has_ended(const struct detector *detector, enum node_kind kind, const struct view_node *node,
                       int64_t now_ms)
 {
-    const struct view_node *now =
-        kind == NODE_SHARD ? view_find_shard(detector->view, node->id) : view_find_gateway(detector->view, node->id);
+    const struct view_node *now = view_find(detector->view, kind, node->id);
     if (now != NULL && now->incarnation != node->incarnation)
         return true;
     for (size_t i = 0; i < STARTERS_MAX; i++) {
@@ -413,7 +403,7 @@ static bool removable(const struct detector *detector, const struct peer *accuse
         return quorum_concurs(detector, detector->view, accused, notice_ms, now_ms);
     for (size_t i = 0; i < detector->view_count; i++) {
         const struct view *view = detector->views[i];
-        if (view_number_compare(view->number, accused->view) >= 0 && is_listed(view, &accused->address) &&
+        if (view_number_compare(view->number, accused->view) >= 0 && view_lists(view, &accused->address) &&
             !quorum_concurs(detector, view, accused, notice_ms, now_ms))
             return false;
     }

@@ -100,10 +100,7 @@ size_t history_owners(const struct history *history, struct view_number since, c
 
 static bool lists_shard(const struct view *view, uint64_t incarnation)
 {
-    for (size_t i = 0; view != NULL && i < view->shard_count; i++)
-        if (view->shards[i].incarnation == incarnation)
-            return true;
-    return false;
+    return view != NULL && view_find_incarnation(view, NODE_SHARD, incarnation) != NULL;
 }
 
 bool history_lists_shard(const struct history *history, uint64_t incarnation)

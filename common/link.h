@@ -38,14 +38,6 @@ enum {
     LINK_SUBJECT_MAX = 128,
 };
 
-enum node_kind { NODE_GATEWAY = 1, NODE_SHARD = 2 }; /* values of NodeKind on the bus */
-
-struct node_address {
-    enum node_kind kind;
-    char id[NODE_ID_MAX + 1];
-    uint64_t incarnation;
-};
-
 enum link_verdict {
     LINK_ACCEPT,
     LINK_REFUSE, /* the sender is not in the view, or something is wrong with it: counted and dropped */

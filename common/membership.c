@@ -188,7 +188,7 @@ struct view *membership_view(const struct membership *m)
 
 const struct view_node *membership_namesake(const struct membership *m, const struct view *view)
 {
-    return m->self.kind == NODE_SHARD ? view_find_shard(view, m->self.id) : view_find_gateway(view, m->self.id);
+    return view_find(view, m->self.kind, m->self.id);
 }
 
 const struct view_node *membership_find_self(const struct membership *m, const struct view *view)
@@ -206,20 +206,8 @@ bool membership_was_replaced(const struct membership *m)
         return false;
     if (membership_namesake(m, m->view) != NULL)
         return true;
-    for (size_t i = 0; i < m->view->shard_count; i++)
-        if (m->view->shards[i].incarnation == m->view->appender)
-            return false;
-    for (size_t i = 0; i < m->view->gateway_count; i++)
-        if (m->view->gateways[i].incarnation == m->view->appender)
-            return false;
-    return true;
-}
-
-static bool view_has(const struct view *view, const struct node_address *address)
-{
-    const struct view_node *node =
-        address->kind == NODE_SHARD ? view_find_shard(view, address->id) : view_find_gateway(view, address->id);
-    return node != NULL && node->incarnation == address->incarnation;
+    return view_find_incarnation(m->view, NODE_SHARD, m->view->appender) == NULL &&
+           view_find_incarnation(m->view, NODE_GATEWAY, m->view->appender) == NULL;
 }
 
 /* Everything was stopped, and this is the first shard to come back. A view with no shard but an earlier start of this
@@ -402,7 +390,7 @@ void membership_heard(struct membership *m, const struct node_address *from, str
         m->heard_view = view;
     bool was_heard = m->heard_shard;
     if (from->kind == NODE_SHARD && from->incarnation != m->self.incarnation && m->view != NULL &&
-        view_has(m->view, from))
+        view_lists(m->view, from))
         membership_note_shard(m, now_ms);
     if (m->heard_shard != was_heard || (m->view != NULL && view_number_compare(m->heard_view, m->view->number) > 0))
         membership_step(m, now_ms);

@@ -11,8 +11,8 @@ enum { FOLLOW_MAX = 256 };
 static bool lacks_shard_of(const struct view *view, const struct view *old)
 {
     for (size_t i = 0; i < old->shard_count; i++) {
-        const struct view_node *now = view_find_shard(view, old->shards[i].id);
-        if (now == NULL || now->incarnation != old->shards[i].incarnation)
+        struct node_address shard = view_node_address(NODE_SHARD, &old->shards[i]);
+        if (!view_lists(view, &shard))
             return true;
     }
     return false;
@@ -21,10 +21,7 @@ static bool lacks_shard_of(const struct view *view, const struct view *old)
 /* Another shard of the view was there to append it. */
 static bool appended_by_shard(const struct membership *m, const struct view *view)
 {
-    for (size_t i = 0; i < view->shard_count; i++)
-        if (view->shards[i].incarnation == view->appender && view->appender != m->self.incarnation)
-            return true;
-    return false;
+    return view->appender != m->self.incarnation && view_find_incarnation(view, NODE_SHARD, view->appender) != NULL;
 }
 
 static void note_state(struct membership *m, bool was_listed, int64_t now_ms)

@@ -56,13 +56,9 @@ static enum link_verdict on_link_judge(void *ctx, const struct node_address *fro
     struct node *node = ctx;
     membership_heard(node->membership, from, number, loop_now_ms(node->loop));
     struct view *view = membership_view(node->membership);
-    const struct view_node *listed = NULL;
-    if (view != NULL)
-        listed = from->kind == NODE_SHARD ? view_find_shard(view, from->id) : view_find_gateway(view, from->id);
-    bool current = listed != NULL && listed->incarnation == from->incarnation;
     if (view == NULL || view_number_compare(number, view->number) > 0)
         return LINK_HOLD;
-    return current ? LINK_ACCEPT : LINK_REFUSE;
+    return view_lists(view, from) ? LINK_ACCEPT : LINK_REFUSE;
 }
 
 static void on_link_item(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
@@ -244,15 +240,10 @@ static void on_progress(void *ctx, int64_t now_ms)
 
 static void forget_departed(struct node *node, const struct view *old, const struct view *view, int64_t now_ms)
 {
-    for (size_t i = 0; old != NULL && i < old->shard_count; i++) {
-        const struct view_node *now = view_find_shard(view, old->shards[i].id);
-        if (now == NULL || now->incarnation != old->shards[i].incarnation)
-            links_forget(node->links, old->shards[i].incarnation, now_ms);
-    }
-    for (size_t i = 0; old != NULL && i < old->gateway_count; i++) {
-        const struct view_node *now = view_find_gateway(view, old->gateways[i].id);
-        if (now == NULL || now->incarnation != old->gateways[i].incarnation)
-            links_forget(node->links, old->gateways[i].incarnation, now_ms);
+    for (size_t i = 0; old != NULL && i < view_node_count(old); i++) {
+        struct node_address address = view_node_at(old, i);
+        if (!view_lists(view, &address))
+            links_forget(node->links, address.incarnation, now_ms);
     }
 }
 
@@ -412,26 +403,19 @@ static void on_probe(void *ctx, const struct node_address *address)
     payload_unref(&payload);
 }
 
-static bool is_inbox_of(const char *subject, enum node_kind kind, const struct view_node *listed)
-{
-    struct node_address address = {.kind = kind, .incarnation = listed->incarnation};
-    char inbox[LINK_SUBJECT_MAX];
-    snprintf(address.id, sizeof address.id, "%s", listed->id);
-    node_inbox(&address, inbox);
-    return strcmp(inbox, subject) == 0;
-}
-
 static void on_bus_unreachable(void *ctx, const char *subject)
 {
     struct node *node = ctx;
     struct view *view = membership_view(node->membership);
-    const struct view_node *gone = NULL;
-    for (size_t i = 0; view != NULL && gone == NULL && i < view->shard_count; i++)
-        gone = is_inbox_of(subject, NODE_SHARD, &view->shards[i]) ? &view->shards[i] : NULL;
-    for (size_t i = 0; view != NULL && gone == NULL && i < view->gateway_count; i++)
-        gone = is_inbox_of(subject, NODE_GATEWAY, &view->gateways[i]) ? &view->gateways[i] : NULL;
-    if (gone != NULL)
-        membership_gone(node->membership, gone->incarnation, loop_now_ms(node->loop));
+    for (size_t i = 0; view != NULL && i < view_node_count(view); i++) {
+        struct node_address address = view_node_at(view, i);
+        char inbox[LINK_SUBJECT_MAX];
+        node_inbox(&address, inbox);
+        if (strcmp(inbox, subject) != 0)
+            continue;
+        membership_gone(node->membership, address.incarnation, loop_now_ms(node->loop));
+        return;
+    }
 }
 
 static void on_bus_state(void *ctx, enum bus_state state, const char *server_id, const char *detail)

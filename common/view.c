@@ -132,6 +132,46 @@ const struct view_node *view_find_gateway(const struct view *view, const char *i
     return nodes_find(view->gateways, view->gateway_count, id);
 }
 
+const struct view_node *view_find(const struct view *view, enum node_kind kind, const char *id)
+{
+    return kind == NODE_SHARD ? view_find_shard(view, id) : view_find_gateway(view, id);
+}
+
+const struct view_node *view_find_incarnation(const struct view *view, enum node_kind kind, uint64_t incarnation)
+{
+    const struct view_node *nodes = kind == NODE_SHARD ? view->shards : view->gateways;
+    size_t count = kind == NODE_SHARD ? view->shard_count : view->gateway_count;
+    for (size_t i = 0; i < count; i++)
+        if (nodes[i].incarnation == incarnation)
+            return &nodes[i];
+    return NULL;
+}
+
+bool view_lists(const struct view *view, const struct node_address *address)
+{
+    const struct view_node *node = view_find(view, address->kind, address->id);
+    return node != NULL && node->incarnation == address->incarnation;
+}
+
+size_t view_node_count(const struct view *view)
+{
+    return view->shard_count + view->gateway_count;
+}
+
+struct node_address view_node_at(const struct view *view, size_t i)
+{
+    assert(i < view_node_count(view));
+    return i < view->shard_count ? view_node_address(NODE_SHARD, &view->shards[i])
+                                 : view_node_address(NODE_GATEWAY, &view->gateways[i - view->shard_count]);
+}
+
+struct node_address view_node_address(enum node_kind kind, const struct view_node *node)
+{
+    struct node_address address = {.kind = kind, .incarnation = node->incarnation};
+    memcpy(address.id, node->id, sizeof address.id);
+    return address;
+}
+
 uint32_t view_candidate_weight(const struct view_candidates *candidates, const struct view_node *shard)
 {
     if (candidates->region[0] != '\0' && strcmp(shard->region, candidates->region) != 0)

@@ -13,6 +13,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum node_kind { NODE_GATEWAY = 1, NODE_SHARD = 2 }; /* values of NodeKind on the bus */
+
+/* One start of a process. */
+struct node_address {
+    enum node_kind kind;
+    char id[NODE_ID_MAX + 1];
+    uint64_t incarnation;
+};
+
 struct view_number {
     uint64_t generation;
     uint64_t seq;
@@ -57,6 +66,14 @@ bool view_remove_shard(struct view *view, const char *id, uint64_t incarnation);
 bool view_remove_gateway(struct view *view, const char *id, uint64_t incarnation);
 const struct view_node *view_find_shard(const struct view *view, const char *id);
 const struct view_node *view_find_gateway(const struct view *view, const char *id);
+const struct view_node *view_find(const struct view *view, enum node_kind kind, const char *id);
+const struct view_node *view_find_incarnation(const struct view *view, enum node_kind kind, uint64_t incarnation);
+/* Whether the view has this start of the process, and not only its id. */
+bool view_lists(const struct view *view, const struct node_address *address);
+/* Every process of the view by a number below the count, shards first. */
+size_t view_node_count(const struct view *view);
+struct node_address view_node_at(const struct view *view, size_t i);
+struct node_address view_node_address(enum node_kind kind, const struct view_node *node);
 
 /* Which shards compete for the rooms of a region ("" = none), and with which of their weights: the first that is not
  * empty of those of the region, all, and both again with full weights (all drain at once: somebody must own the rooms).

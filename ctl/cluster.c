@@ -18,16 +18,11 @@ typedef Signalbox__Cluster__V1__RoomDetail RoomDetail;
 /* Every process of the view, shards first. */
 static struct node_address *list_nodes(const struct view *view, size_t *ret_count)
 {
-    size_t count = view->shard_count + view->gateway_count;
+    size_t count = view_node_count(view);
     struct node_address *nodes = mem_zalloc((count + 1) * sizeof *nodes);
 
-    for (size_t i = 0; i < count; i++) {
-        bool shard = i < view->shard_count;
-        const struct view_node *node = shard ? &view->shards[i] : &view->gateways[i - view->shard_count];
-        nodes[i].kind = shard ? NODE_SHARD : NODE_GATEWAY;
-        nodes[i].incarnation = node->incarnation;
-        snprintf(nodes[i].id, sizeof nodes[i].id, "%s", node->id);
-    }
+    for (size_t i = 0; i < count; i++)
+        nodes[i] = view_node_at(view, i);
     *ret_count = count;
     return nodes;
 }
@@ -113,7 +108,7 @@ static void print_view_json(const struct view *view, Reply *const *replies)
 {
     json_t *shards = json_array(), *gateways = json_array();
 
-    for (size_t i = 0; i < view->shard_count + view->gateway_count; i++) {
+    for (size_t i = 0; i < view_node_count(view); i++) {
         bool shard = i < view->shard_count;
         const struct view_node *node = node_at(view, i);
         json_array_append_new(shard ? shards : gateways, node_json(node, shard, info_of(replies[i], node)));

@@ -12,8 +12,7 @@ enum { POLL_MS = 500, PATIENCE_MS = 3600 * 1000 };
 
 static const struct view_node *find_node(const struct view *view, const struct node_address *node)
 {
-    const struct view_node *found =
-        node->kind == NODE_SHARD ? view_find_shard(view, node->id) : view_find_gateway(view, node->id);
+    const struct view_node *found = view_find(view, node->kind, node->id);
     return found != NULL && (node->incarnation == 0 || found->incarnation == node->incarnation) ? found : NULL;
 }
 
@@ -27,9 +26,7 @@ static enum ctl_exit name_node(const struct view *view, const char *id, struct n
     }
     if (shard != NULL && gateway != NULL)
         return ctl_failed("both a shard and a gateway are called '%s': send SIGTERM to the one that is meant", id);
-    ret_node->kind = shard != NULL ? NODE_SHARD : NODE_GATEWAY;
-    ret_node->incarnation = (shard != NULL ? shard : gateway)->incarnation;
-    snprintf(ret_node->id, sizeof ret_node->id, "%s", id);
+    *ret_node = shard != NULL ? view_node_address(NODE_SHARD, shard) : view_node_address(NODE_GATEWAY, gateway);
     return CTL_OK;
 }
 

@@ -502,8 +502,7 @@ void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms)
     tell_degraded(gateway, !up);
     /* Links show what was lost meanwhile; asking at once is faster than waiting for them. */
     for (size_t i = 0; up && gateway->view != NULL && i < gateway->view->shard_count; i++) {
-        struct node_address shard = {.kind = NODE_SHARD, .incarnation = gateway->view->shards[i].incarnation};
-        snprintf(shard.id, sizeof shard.id, "%s", gateway->view->shards[i].id);
+        struct node_address shard = view_node_address(NODE_SHARD, &gateway->view->shards[i]);
         add_to_resync(gateway, &shard);
     }
     resync_begin(gateway, now_ms);

@@ -37,11 +37,7 @@ void room_find_owner(struct gw_room *room)
     const struct view_node *owner = NULL;
     if (gateway->view != NULL)
         owner = view_owner(gateway->view, &gateway->options.seed, &room->key, room->region);
-    room->owner = (struct node_address){.kind = NODE_SHARD};
-    if (owner != NULL) {
-        memcpy(room->owner.id, owner->id, sizeof room->owner.id);
-        room->owner.incarnation = owner->incarnation;
-    }
+    room->owner = owner != NULL ? view_node_address(NODE_SHARD, owner) : (struct node_address){.kind = NODE_SHARD};
 }
 
 struct gw_room *room_open(struct gateway *gateway, const char *project, const char *name)

@@ -18,16 +18,11 @@ bool owner_is_self(const struct shard *shard, const struct view *view, const str
 
 struct node_address owner_address(const struct shard *shard, const struct room_key *key, const char *name)
 {
-    struct node_address address = {.kind = NODE_SHARD};
     char region[REGION_MAX + 1];
     room_region(name, region);
     const struct view_node *owner =
         shard->view != NULL ? view_owner(shard->view, &shard->options.seed, key, region) : NULL;
-    if (owner != NULL) {
-        memcpy(address.id, owner->id, sizeof address.id);
-        address.incarnation = owner->incarnation;
-    }
-    return address;
+    return owner != NULL ? view_node_address(NODE_SHARD, owner) : (struct node_address){.kind = NODE_SHARD};
 }
 
 struct epoch owner_next_epoch(struct shard *shard)

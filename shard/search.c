@@ -45,25 +45,11 @@ bool search_denied(const struct room *room, uint64_t incarnation, struct view_nu
     return pull != NULL && view_number_compare(pull->denied, number) >= 0;
 }
 
-static bool shard_address(const struct shard *shard, uint64_t incarnation, struct node_address *ret_address)
-{
-    for (size_t i = 0; i < shard->view->shard_count; i++) {
-        const struct view_node *node = &shard->view->shards[i];
-        if (node->incarnation != incarnation)
-            continue;
-        *ret_address = (struct node_address){.kind = NODE_SHARD, .incarnation = incarnation};
-        memcpy(ret_address->id, node->id, sizeof ret_address->id);
-        return true;
-    }
-    return false;
-}
-
 static void ask(struct room *room, uint64_t incarnation, int64_t now_ms)
 {
     Signalbox__Cluster__V1__PullRequest request = SIGNALBOX__CLUSTER__V1__PULL_REQUEST__INIT;
     Signalbox__Cluster__V1__ViewNumber view = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
     Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
-    struct node_address to;
     struct pull *pull = find_pull(room, incarnation);
     if (pull != NULL && now_ms - pull->asked_ms < PULL_REPEAT_MS)
         return;
@@ -72,8 +58,10 @@ static void ask(struct room *room, uint64_t incarnation, int64_t now_ms)
         pull = &room->pulls[room->pull_count++];
         *pull = (struct pull){.incarnation = incarnation};
     }
-    if (!shard_address(room->shard, incarnation, &to))
+    const struct view_node *shard = view_find_incarnation(room->shard->view, NODE_SHARD, incarnation);
+    if (shard == NULL)
         return;
+    struct node_address to = view_node_address(NODE_SHARD, shard);
     pull->asked_ms = now_ms;
     request.room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
     request.view = &view;

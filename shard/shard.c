@@ -122,8 +122,7 @@ struct room *shard_open_room(struct shard *shard, const struct room_key *key, co
 
 bool shard_lists_gateway(const struct shard *shard, const struct node_address *gateway)
 {
-    const struct view_node *node = shard->view != NULL ? view_find_gateway(shard->view, gateway->id) : NULL;
-    return node != NULL && node->incarnation == gateway->incarnation;
+    return shard->view != NULL && view_lists(shard->view, gateway);
 }
 
 void shard_drop_room_if_idle(struct shard *shard, struct room *room)

@@ -19,11 +19,7 @@ enum { LINKS_PENDING_MAX_ITEMS = 20000 };
 
 bool cluster_lists(const struct view *view, const struct node_address *node)
 {
-    if (view == NULL)
-        return false;
-    const struct view_node *found =
-        node->kind == NODE_SHARD ? view_find_shard(view, node->id) : view_find_gateway(view, node->id);
-    return found != NULL && found->incarnation == node->incarnation;
+    return view != NULL && view_lists(view, node);
 }
 
 uint64_t cluster_owner(struct world *world, const struct view *view, int room)

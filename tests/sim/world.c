@@ -168,19 +168,12 @@ static int on_publish(void *ctx, const char *subject, struct payload *envelope)
     return 0;
 }
 
-static bool listed(const struct view *view, const struct node_address *node)
-{
-    const struct view_node *found =
-        node->kind == NODE_SHARD ? view_find_shard(view, node->id) : view_find_gateway(view, node->id);
-    return found != NULL && found->incarnation == node->incarnation;
-}
-
 static enum link_verdict on_judge(void *ctx, const struct node_address *from, struct view_number number)
 {
     const struct process *self = ctx;
     if (view_number_compare(number, self->view->number) > 0)
         return LINK_HOLD;
-    return listed(self->view, from) ? LINK_ACCEPT : LINK_REFUSE;
+    return view_lists(self->view, from) ? LINK_ACCEPT : LINK_REFUSE;
 }
 
 static void on_item(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
@@ -240,7 +233,7 @@ static struct view_number settled(const struct world *world)
 {
     struct view_number lowest = world->view->number;
     for (int i = world->options.gateways; i < world->process_count; i++)
-        if (world->processes[i].alive && listed(world->view, &world->processes[i].address) &&
+        if (world->processes[i].alive && view_lists(world->view, &world->processes[i].address) &&
             view_number_compare(world->processes[i].marker, lowest) < 0)
             lowest = world->processes[i].marker;
     return lowest;

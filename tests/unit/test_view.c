@@ -67,6 +67,33 @@ START_TEST(nodes_are_kept_in_order_and_replaced_by_id)
 }
 END_TEST
 
+START_TEST(a_process_is_found_by_address_and_by_incarnation)
+{
+    struct view *view = view_copy(NULL);
+    put_shard(view, "z", 2, "", 10);
+    put_shard(view, "a", 3, "", 10);
+    put_gateway(view, "a", 9);
+
+    struct node_address address = {.kind = NODE_SHARD, .id = "a", .incarnation = 3};
+    ck_assert(view_lists(view, &address));
+    address.kind = NODE_GATEWAY;
+    ck_assert_msg(!view_lists(view, &address), "the gateway of that name is another process");
+    address.incarnation = 9;
+    ck_assert(view_lists(view, &address));
+    address.incarnation = 8;
+    ck_assert_msg(!view_lists(view, &address), "an earlier start is not listed");
+
+    ck_assert_str_eq(view_find_incarnation(view, NODE_SHARD, 2)->id, "z");
+    ck_assert_ptr_null(view_find_incarnation(view, NODE_GATEWAY, 2));
+    ck_assert_uint_eq(view_node_count(view), 3);
+    static const uint64_t in_order[] = {3, 2, 9};
+    for (size_t i = 0; i < 3; i++)
+        ck_assert_uint_eq(view_node_at(view, i).incarnation, in_order[i]);
+    ck_assert_int_eq(view_node_at(view, 2).kind, NODE_GATEWAY);
+    view_unref(&view);
+}
+END_TEST
+
 START_TEST(removal_is_of_one_incarnation)
 {
     struct view *view = view_copy(NULL);
@@ -348,6 +375,7 @@ int main(void)
 
     tcase_add_test(tcase, numbers_are_ordered_by_generation_then_seq);
     tcase_add_test(tcase, nodes_are_kept_in_order_and_replaced_by_id);
+    tcase_add_test(tcase, a_process_is_found_by_address_and_by_incarnation);
     tcase_add_test(tcase, removal_is_of_one_incarnation);
     tcase_add_test(tcase, a_copy_is_independent_and_references_are_counted);
     tcase_add_test(tcase, owner_is_in_the_region_while_it_has_weight);
