@@ -1,12 +1,17 @@
-"""Helm, promtool, and schemas of the kinds that the chart makes. Helm and schemas come through the Go module proxy; what
-is fetched or compiled stays in build/."""
+"""Helm, promtool, and schemas of the kinds that the chart makes. Helm and schemas come through the Go module proxy, and
+so does Go itself where there is none that is new enough; what is fetched or compiled stays in build/."""
 
+import functools
+import hashlib
 import json
 import os
 import pathlib
+import platform
 import re
 import shutil
 import subprocess
+import urllib.request
+import zipfile
 
 import yaml
 
@@ -14,6 +19,10 @@ ROOT = pathlib.Path(os.environ.get("SIGNALBOX_ROOT", pathlib.Path(__file__).pare
 BUILD = pathlib.Path(os.environ.get("SIGNALBOX_BUILD", ROOT / "build"))
 CHART = ROOT / "deploy" / "helm" / "signalbox"
 TOOLS = BUILD / "tools"
+GO_OLDEST = (1, 22)
+GO_MODULE = "golang.org/toolchain@v0.0.1-go1.24.9.linux-{}"
+GO_SHA256 = {"amd64": "2a683c9c1d65a0e221519c21850a3ed5fe5ff287d39d74e35e4af7ceb9e333b2",
+             "arm64": "4d31d22f75fed99025f7b082319eabeb74106d11e343fc203b336ba2afdeb3a1"}
 HELM = "helm.sh/helm/v3/cmd/helm@v3.16.4"
 KUBERNETES = "1.31.0"  # what charts are rendered for; a Helm built from source knows none
 # Kinds that are not Kubernetes' own: where the project that defines them keeps the definition.
@@ -26,9 +35,36 @@ DEFINITIONS = {
 }
 
 
-def find_go():
-    """Go, or None."""
-    return shutil.which("go", path=os.environ["PATH"] + ":/usr/local/go/bin")
+@functools.cache
+def go_path():
+    """The machine's own Go, unless it has none or an older one than Helm needs."""
+    own = shutil.which("go", path=os.environ["PATH"] + ":/usr/local/go/bin")
+    if own is not None:
+        version = re.match(r"go(\d+)\.(\d+)", run([own, "env", "GOVERSION"])[1])
+        if version and tuple(map(int, version.groups())) >= GO_OLDEST:
+            return own
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    name, _, version = GO_MODULE.format(machine).partition("@")
+    go = TOOLS / f"{name}@{version}" / "bin" / "go"
+    if not go.exists():
+        fetch_go(f"{name}/@v/{version}.zip", GO_SHA256[machine])
+    return go
+
+
+def fetch_go(path, sha256):
+    proxy = re.split("[,|]", os.environ.get("GOPROXY", "https://proxy.golang.org"))[0]
+    archive = TOOLS / "go.zip"
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    urllib.request.urlretrieve(f"{proxy}/{path}", archive)
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert found == sha256, f"{proxy}/{path} has the checksum {found}, {sha256} was expected"
+    with zipfile.ZipFile(archive) as files:
+        files.extractall(TOOLS)
+    archive.unlink()
+    # Archives of modules keep no modes.
+    directory = TOOLS / path.removesuffix(".zip").replace("/@v/", "@")
+    for program in [*directory.glob("bin/*"), *directory.glob("pkg/tool/*/*")]:
+        program.chmod(0o755)
 
 
 def run(command, **kwargs):
@@ -40,7 +76,7 @@ def helm_path():
     """Helm of the pinned version, compiled at the first call, which takes minutes."""
     path = TOOLS / HELM.rsplit("@", 1)[1] / "helm"
     if not path.exists():
-        status, _, error = run([find_go(), "install", "-p", "2", HELM], env={**os.environ, "GOBIN": str(path.parent)})
+        status, _, error = run([go_path(), "install", "-p", "2", HELM], env={**os.environ, "GOBIN": str(path.parent)})
         assert status == 0, f"go install {HELM}: {error}"
     return path
 
@@ -109,7 +145,7 @@ def promtool_path():
 def schema_of(kind):
     """The schema of a custom kind, as strict as those of Kubernetes: unknown fields are refused."""
     module, path = DEFINITIONS[kind]
-    status, output, error = run([find_go(), "mod", "download", "-json", module], cwd="/")
+    status, output, error = run([go_path(), "mod", "download", "-json", module], cwd="/")
     assert status == 0, output + error
     definition = yaml.safe_load((pathlib.Path(json.loads(output)["Dir"]) / path).read_text())
     return refuse_unknown(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"])

@@ -118,7 +118,6 @@ class Pods:
             process.stop()
 
 
-@unittest.skipUnless(chart.find_go(), "needs Go 1.22 or later, to build Helm")
 class ChartNatsTest(unittest.TestCase):
     def start_cluster(self, *args):
         directory = tempfile.TemporaryDirectory(prefix="signalbox-deploy-")

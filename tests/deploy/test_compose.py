@@ -260,14 +260,13 @@ class ComposeTest(unittest.TestCase):
 
     def assert_questions_answered(self):
         questions = {f"{title}: {name}": query for title, panel in dashboard.panels() for name, query in panel}
-        if chart.find_go():
-            for group in chart.yaml.safe_load(chart.compose_alerts().split("\n", 1)[1])["groups"]:
-                for rule in group["rules"]:
-                    if not rule["expr"].startswith("absent("):
-                        questions[f"{rule['alert']} {rule['labels']['severity']}"] = dashboard.bare(rule["expr"])
-            for scaler in chart.render(release="signalbox", namespace="compose"):
-                for rule in chart.yaml.safe_load(scaler.get("data", {}).get("config.yaml", "{}")).get("externalRules", []):
-                    questions[rule["name"]["as"]] = dashboard.bare(rule["metricsQuery"])
+        for group in chart.yaml.safe_load(chart.compose_alerts().split("\n", 1)[1])["groups"]:
+            for rule in group["rules"]:
+                if not rule["expr"].startswith("absent("):
+                    questions[f"{rule['alert']} {rule['labels']['severity']}"] = dashboard.bare(rule["expr"])
+        for scaler in chart.render(release="signalbox", namespace="compose"):
+            for rule in chart.yaml.safe_load(scaler.get("data", {}).get("config.yaml", "{}")).get("externalRules", []):
+                questions[rule["name"]["as"]] = dashboard.bare(rule["metricsQuery"])
         for signal in ("active_websocket_connections", "fanout_queue_depth"):
             questions[signal] = signal + '{namespace="compose",pod=~"signalbox-.+"}'
         self.assertGreater(len(questions), 45)
@@ -291,7 +290,6 @@ class ComposeTest(unittest.TestCase):
         self.assertGreater(picture.count("<polyline"), 30)
         (self.directory / "dashboard.svg").write_text(picture)
 
-    @unittest.skipUnless(chart.find_go(), "needs Go 1.22 or later, to build Helm")
     def test_4_alerts_are_the_chart_s(self):
         self.assertEqual((COMPOSE / "prometheus" / "alerts.yml").read_text(), chart.compose_alerts(),
                          "python3 tests/deploy/chart_tools.py writes it anew")

@@ -23,10 +23,8 @@ class QueriesTest(unittest.TestCase):
         directory = tempfile.TemporaryDirectory(prefix="signalbox-deploy-")
         cls.addClassCleanup(directory.cleanup)
         cls.directory = pathlib.Path(directory.name)
-        cls.rules = None
-        if chart.find_go():
-            cls.rendered = chart.render("-f", chart.CHART / "values-production.yaml")
-            cls.rules = next(each["spec"] for each in cls.rendered if each["kind"] == "PrometheusRule")
+        cls.rendered = chart.render("-f", chart.CHART / "values-production.yaml")
+        cls.rules = next(each["spec"] for each in cls.rendered if each["kind"] == "PrometheusRule")
         nats = cls.start(cluster.NatsServer, "single.conf")
         nats.wait_ready()
         server = [f"nats://127.0.0.1:{nats.port}"]
@@ -50,9 +48,8 @@ class QueriesTest(unittest.TestCase):
                    for member in cls.gateways + cls.shards]
         config = {"global": {"scrape_interval": "500ms", "evaluation_interval": "1s"},
                   "scrape_configs": [{"job_name": "signalbox", "static_configs": members}]}
-        if cls.rules:
-            (cls.directory / "rules.yaml").write_text(yaml.safe_dump(cls.rules))
-            config["rule_files"] = ["rules.yaml"]
+        (cls.directory / "rules.yaml").write_text(yaml.safe_dump(cls.rules))
+        config["rule_files"] = ["rules.yaml"]
         (cls.directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
         cls.prometheus = Prometheus(cluster.free_port())
         cls.start(cluster.Process, "prometheus",
@@ -107,7 +104,6 @@ class QueriesTest(unittest.TestCase):
         self.assertEqual(self.prometheus.ask("no_such_metric"), [])
         self.assert_answered(queries)
 
-    @unittest.skipUnless(chart.find_go(), "needs Go 1.22 or later, to build Helm")
     def test_alerts_and_autoscalers(self):
         queries = {}
         for group in self.rules["groups"]:
