@@ -381,5 +381,11 @@ class Cluster:
     def gateway(self, number=1):
         return self.processes[f"gateway-{number}"]
 
+    def room(self, room):
+        """What the room's owner says of it, as `signalboxctl room --json` prints it."""
+        done = subprocess.run([self.build / "ctl" / "signalboxctl", "room", room, "--json", "--nats",
+                               f"nats://127.0.0.1:{self.nats_port}"], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)[0]
+
     def token(self, identity, room, **more):
         return mint(identity, room, **more)

@@ -98,6 +98,7 @@ class Client:
         self.undeliverable = []
         self.received = []
         self.counts = Counter()
+        self.syncs_asked = []  # and why
         self.results = {}
         self._pages = None
         self._sync_asked = 0
@@ -421,7 +422,7 @@ class Client:
             return
         position = self.position
         if events.epoch != position.epoch or events.first_seq > position.seq + 1:
-            self._ask_sync()
+            self._ask_sync(f"had {position}, then came {events.epoch}:{events.first_seq}")
             return
         if events.last_seq <= position.seq:
             return
@@ -479,12 +480,12 @@ class Client:
             self.history.append(("left", sid))
             self._end_pair(sid)
 
-    def _ask_sync(self):
+    def _ask_sync(self, reason):
         now = asyncio.get_running_loop().time()
         if now - self._sync_asked < SYNC_AGAIN_S:
             return
         self._sync_asked = now
-        self.counts["syncs_asked"] += 1
+        self.syncs_asked.append(" ".join(reason.split()))
         last = self.position if self.position.epoch else None
         self.send(pb.ClientMessage(sync_state=pb.SyncState(position=last)))
 
@@ -500,7 +501,8 @@ class Client:
     def _on_pong(self, pong, route):
         if self._behind(pong.position):
             asyncio.get_running_loop().call_later(
-                PONG_BEHIND_S, lambda: self._ask_sync() if self._behind(pong.position) else None)
+                PONG_BEHIND_S, lambda: self._ask_sync(f"had {self.position}, the pong said {pong.position}")
+                if self._behind(pong.position) else None)
 
     def _behind(self, position):
         return bool(position.epoch) and self.synced and (

@@ -41,7 +41,7 @@ class NoiseTest(ClusterCase):
         for witness in (self.ann, self.bob):
             self.assertIsNone(witness.close_code)
             self.assertEqual(len(witness.roster), 2)
-            self.assertEqual(witness.counts["syncs_asked"], 0)
+            self.assertEqual(witness.syncs_asked, [])
 
     async def test_ten_thousand_speaking_updates(self):
         loud, hearer = await self.join("loud", "loud"), await self.join("hearer", "loud")

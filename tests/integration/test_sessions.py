@@ -51,13 +51,15 @@ class SessionTest(ClusterCase):
     async def test_a_token_that_a_newer_one_has_superseded_is_refused(self):
         ann = await self.join("ann", "rotation")
         first = ann.resume_token
-        await ann.drop()
         updated = lambda: sum(self.cluster[name].metric('signalbox_session_commands_total{outcome="updated"}')
                               for name in self.cluster.shard_names)
-        before = updated()
+        await ann.drop()
+        await asyncio.to_thread(wait_for, lambda: [member["state"] for member in self.cluster.room("rotation")["members"]] == ["detached"],
+                                "the owner to hear of the loss")
+        detached = updated()
         await ann.resume(self.cluster.url(2))
         # The owner hears within a second that the new token has arrived.
-        await asyncio.to_thread(wait_for, lambda: updated() > before, "the confirmation")
+        await asyncio.to_thread(wait_for, lambda: updated() > detached, "the confirmation")
         thief = self.client()
         thief.resume_token, thief.attempt = first, 7
         with self.assertRaises(ConnectionError):
