@@ -1,8 +1,11 @@
 """What the test cases share: one cluster for a class, clients that are closed at the end of a test."""
+import asyncio
+import socket
 import unittest
 
 from cluster import Cluster, mint
 from signalbox_client import Client
+from wire import pb
 
 ENCODINGS = ("protobuf", "json")
 
@@ -49,3 +52,21 @@ class ClusterCase(unittest.IsolatedAsyncioTestCase):
         first = clients[0]
         for client in clients[1:]:
             await client.until(lambda: client.roster == first.roster, timeout, "rosters differ")
+
+    async def flood_unread(self, slow, senders, pause_s):
+        """`slow` stops reading and is sent offers until its gateway closes it; returns what waited in the gateway on the way."""
+        closed = 'signalbox_websocket_closed_total{cause="slow"}'
+        gateway, depths = self.cluster.gateway(), []
+        before = gateway.metric(closed)
+        slow.socket.transport.pause_reading()
+        slow.socket.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        offer = pb.Offer(sdp="x" * 48000, negotiation=1)
+        for number in range(1, 2000):
+            for sender in senders:
+                sender.send(pb.ClientMessage(route=pb.Route(peer=slow.sid, seq=number), offer=offer))
+            await asyncio.sleep(pause_s)
+            metrics = gateway.metrics()
+            depths.append(metrics["fanout_queue_depth"])
+            if metrics[closed] > before:
+                return depths
+        self.fail("it was never closed as slow")

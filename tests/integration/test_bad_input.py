@@ -3,7 +3,6 @@ connection of the same gateway untouched, which is checked each time."""
 import asyncio
 import json
 import os
-import socket
 
 from cluster import mint
 from cluster_case import ClusterCase
@@ -474,14 +473,5 @@ class BadInputTest(ClusterCase):
         await self.all_see(senders, ["slow", *(f"sender{i}" for i in range(4))])
 
         async def act():
-            slow.socket.transport.pause_reading()
-            slow.socket.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            offer = pb.Offer(sdp="x" * 48000, negotiation=1)
-            for number in range(1, 2000):
-                for sender in senders:
-                    sender.send(pb.ClientMessage(route=pb.Route(peer=slow.sid, seq=number), offer=offer))
-                await asyncio.sleep(0.05)
-                if number % 20 == 0 and self.cluster.gateway().metric('signalbox_websocket_closed_total{cause="slow"}') > 0:
-                    break
-            self.assertLess(number, 1999)
+            await self.flood_unread(slow, senders, 0.05)
         await self.check("a client that does not read", 'signalbox_websocket_closed_total{cause="slow"}', act)
