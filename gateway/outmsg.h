@@ -26,6 +26,10 @@ struct payload *outmsg_frame(struct outmsg *message, enum encoding encoding);
 /* Its receivers are many: connections for which nothing else waits may let others go first. */
 void outmsg_set_crowd(struct outmsg *message);
 bool outmsg_is_crowd(const struct outmsg *message);
+/* One message in place of two that follow each other and are both Signals: the latest of each sender and key.
+ * `overtaken` is how many of the older one's have gone. The caller owns the reference. NULL where nothing would be
+ * gained. Receivers that are behind by the same messages share the result. */
+struct outmsg *outmsg_coalesce(struct outmsg *older, struct outmsg *newer, uint32_t *ret_overtaken);
 /* The packed bytes. */
 const struct payload *outmsg_bytes(const struct outmsg *message);
 

@@ -1,6 +1,7 @@
 #include "gateway/outqueue.h"
 
 #include "common/mem.h"
+#include "common/metrics.h"
 #include <assert.h>
 #include <stdlib.h>
 
@@ -104,6 +105,24 @@ static void drop_membership(struct outqueue *queue, enum encoding encoding, stru
     ring_release_if_empty(ring);
 }
 
+/* What is queued in the place of a signal that waits and of this message: the latest of each; or this message. */
+static struct outmsg *overtake(struct outqueue *queue, enum encoding encoding, struct outmsg *message)
+{
+    struct outqueue_ring *ring = &queue->ephemeral;
+    uint32_t overtaken;
+    if (ring->count == 0)
+        return outmsg_ref(message);
+    uintptr_t last = *ring_at(ring, ring->count - 1);
+    struct outmsg *older = slot_message(last), *both = outmsg_coalesce(older, message, &overtaken);
+    if (both == NULL)
+        return outmsg_ref(message);
+    metric_add(M_SIGNALS_COALESCED, overtaken);
+    forget(queue, encoding, last);
+    ring->count--;
+    outmsg_unref(&older);
+    return both;
+}
+
 static bool fits(uint32_t used_bytes, uint32_t size, uint32_t limit_bytes)
 {
     return used_bytes == 0 || (size <= limit_bytes && used_bytes <= limit_bytes - size);
@@ -143,16 +162,31 @@ static bool make_room_ephemeral(struct outqueue *queue, const struct outqueue_li
     return false;
 }
 
+static void push_ephemeral(struct outqueue *queue, const struct outqueue_limits *limits, enum encoding encoding,
+                           struct outmsg *message, struct outqueue_drops *drops)
+{
+    struct outmsg *latest = overtake(queue, encoding, message);
+    uint32_t size = frame_size(latest, encoding);
+
+    if (make_room_ephemeral(queue, limits, encoding, size, drops)) {
+        queue->bytes += size;
+        queue->ephemeral_bytes += size;
+        ring_push(&queue->ephemeral, slot_make(latest, CLASS_EPHEMERAL));
+    } else {
+        ring_release_if_empty(&queue->ephemeral);
+        outmsg_unref(&latest);
+    }
+}
+
 enum outqueue_result outqueue_push(struct outqueue *queue, const struct outqueue_limits *limits, enum encoding encoding,
                                    struct outmsg *message, enum message_class class, struct outqueue_drops *drops)
 {
-    uint32_t size = frame_size(message, encoding);
-
     if (class == CLASS_EPHEMERAL) {
-        if (!make_room_ephemeral(queue, limits, encoding, size, drops))
-            return OUTQUEUE_OK;
-        queue->ephemeral_bytes += size;
-    } else if (class == CLASS_MEMBERSHIP) {
+        push_ephemeral(queue, limits, encoding, message, drops);
+        return OUTQUEUE_OK;
+    }
+    uint32_t size = frame_size(message, encoding);
+    if (class == CLASS_MEMBERSHIP) {
         if (!make_room_membership(queue, limits, encoding, size, drops))
             return OUTQUEUE_OK;
         queue->membership_bytes += size;
@@ -160,7 +194,7 @@ enum outqueue_result outqueue_push(struct outqueue *queue, const struct outqueue
         return OUTQUEUE_SLOW;
     }
     queue->bytes += size;
-    ring_push(class == CLASS_EPHEMERAL ? &queue->ephemeral : &queue->ordered, slot_make(outmsg_ref(message), class));
+    ring_push(&queue->ordered, slot_make(outmsg_ref(message), class));
     return OUTQUEUE_OK;
 }
 

@@ -5,7 +5,8 @@
  * somebody who is already known, and never worth a wait of anything else.
  *
  * When it gets full (limits count frames in the client's encoding):
- *   P4  beyond its share or the total, the oldest are dropped; one that would not fit even then is dropped itself.
+ *   P4  a signal that waits is overtaken by its successor (same sender, same key). Beyond its share or the total, the
+ *       oldest are dropped; one that would not fit even then is dropped itself.
  *   P3  beyond its share or the total, everything of P3 that waits is dropped, the new one included: a part of it would
  *       be a lie. One pulled snapshot takes its place, which the gateway asks for when it is told of the drop.
  *   P0 to P2 never drop. What they need they take from P4, then from P3; beyond the total the client is too slow.

@@ -177,6 +177,116 @@ START_TEST(messages_are_shared)
 }
 END_TEST
 
+/* One signal for each letter of `keys`, whose text is `value`. */
+static struct outmsg *make_signals(const char *keys, const char *value)
+{
+    enum { SIGNALS_MAX = 8 };
+    Signalbox__V1__ServerMessage server = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__Signals signals = SIGNALBOX__V1__SIGNALS__INIT;
+    Signalbox__V1__Signal entries[SIGNALS_MAX], *list[SIGNALS_MAX];
+    char names[SIGNALS_MAX][2] = {{0}};
+    for (size_t i = 0; keys[i] != '\0'; i++) {
+        signalbox__v1__signal__init(&entries[i]);
+        names[i][0] = keys[i];
+        entries[i].from = (char *)(i % 2 == 0 ? "ann" : "bob");
+        entries[i].key = names[i];
+        entries[i].data_case = SIGNALBOX__V1__SIGNAL__DATA_TEXT;
+        entries[i].text = (char *)value;
+        list[i] = &entries[i];
+    }
+    signals.n_signals = strlen(keys);
+    signals.signals = list;
+    server.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_SIGNALS;
+    server.signals = &signals;
+    return outmsg_pack(&server);
+}
+
+static void push_signals(struct outqueue *to, struct outmsg *take_message)
+{
+    ck_assert_int_eq(outqueue_push(to, &limits, ENCODING_PROTOBUF, take_message, CLASS_EPHEMERAL, &drops), OUTQUEUE_OK);
+    outmsg_unref(&take_message);
+}
+
+/* Takes the next message and expects these signals in it, as "key=text " each. */
+static void expect_signals(struct outqueue *from, const char *expected)
+{
+    char text[256] = "";
+    struct outmsg *message = outqueue_pop(from, ENCODING_PROTOBUF);
+    ck_assert_ptr_nonnull(message);
+    const struct payload *bytes = outmsg_bytes(message);
+    Signalbox__V1__ServerMessage *server = signalbox__v1__server_message__unpack(NULL, bytes->size, bytes->data);
+    for (size_t i = 0; i < server->signals->n_signals; i++) {
+        const Signalbox__V1__Signal *signal = server->signals->signals[i];
+        strcat(strcat(strcat(strcat(text, signal->key), "="), signal->text), " ");
+    }
+    ck_assert_str_eq(text, expected);
+    signalbox__v1__server_message__free_unpacked(server, NULL);
+    outmsg_unref(&message);
+}
+
+START_TEST(signals_that_wait_are_overtaken)
+{
+    uint64_t before = metric_value(M_SIGNALS_COALESCED);
+    push_signals(&queue, make_signals("axby", "1"));
+    push_signals(&queue, make_signals("ax", "2"));
+    push_signals(&queue, make_signals("a", "3"));
+    ck_assert_uint_eq(metric_value(M_SIGNALS_COALESCED), before + 3);
+    /* Nothing in common: both wait. */
+    push_signals(&queue, make_signals("c", "4"));
+    ck_assert_uint_eq(outqueue_count(&queue), 2);
+    push_signals(&queue, make_signals("c", "5"));
+    ck_assert_uint_eq(outqueue_count(&queue), 2);
+    push_all("m", CLASS_MEMBERSHIP);
+    ck_assert_uint_eq(drops.ephemeral, 0);
+    struct outmsg *membership = outqueue_pop(&queue, ENCODING_PROTOBUF);
+    outmsg_unref(&membership);
+    expect_signals(&queue, "b=1 y=1 x=2 a=3 ");
+    expect_signals(&queue, "c=5 ");
+    ck_assert_str_eq(drain(), "");
+}
+END_TEST
+
+START_TEST(of_one_key_two_senders_both_stay)
+{
+    push_signals(&queue, make_signals("aa", "1"));
+    push_signals(&queue, make_signals("a", "2"));
+    expect_signals(&queue, "a=1 a=2 ");
+}
+END_TEST
+
+START_TEST(what_overtakes_is_shared_by_all_who_are_behind)
+{
+    struct outqueue other = {0};
+    for (int i = 0; i < 3; i++) {
+        struct outmsg *message = make_signals(i % 2 == 0 ? "ab" : "a", "x");
+        push_signals(&other, outmsg_ref(message));
+        push_signals(&queue, message);
+    }
+    struct outmsg *message = outqueue_pop(&queue, ENCODING_PROTOBUF), *same = outqueue_pop(&other, ENCODING_PROTOBUF);
+    ck_assert_ptr_eq(message, same);
+    outmsg_unref(&message);
+    outmsg_unref(&same);
+    ck_assert(outqueue_empty(&queue) && outqueue_empty(&other));
+}
+END_TEST
+
+START_TEST(more_receivers_behind_by_different_messages_than_are_remembered)
+{
+    enum { QUEUES = 20 };
+    struct outqueue queues[QUEUES] = {0};
+    for (int i = 0; i < QUEUES; i++)
+        push_signals(&queues[i], make_signals("ab", "1"));
+    struct outmsg *message = make_signals("a", "2");
+    for (int i = 0; i < QUEUES; i++)
+        push_signals(&queues[i], outmsg_ref(message));
+    outmsg_unref(&message);
+    for (int i = 0; i < QUEUES; i++) {
+        expect_signals(&queues[i], "b=1 a=2 ");
+        ck_assert(outqueue_empty(&queues[i]));
+    }
+}
+END_TEST
+
 static void check_frame(const struct payload *frame, uint8_t first_byte, const void *body, size_t size)
 {
     ck_assert_ptr_nonnull(frame);
@@ -227,6 +337,10 @@ int main(void)
     tcase_add_test(tcase, full_of_what_must_not_drop_is_slow);
     tcase_add_test(tcase, larger_than_a_limit_passes_alone);
     tcase_add_test(tcase, messages_are_shared);
+    tcase_add_test(tcase, signals_that_wait_are_overtaken);
+    tcase_add_test(tcase, of_one_key_two_senders_both_stay);
+    tcase_add_test(tcase, what_overtakes_is_shared_by_all_who_are_behind);
+    tcase_add_test(tcase, more_receivers_behind_by_different_messages_than_are_remembered);
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("outmsg");
     tcase_add_test(tcase, frames_in_both_encodings);
