@@ -22,6 +22,7 @@ enum drop_reason {
     DROP_RECEIVER_AWAY,  /* directed to somebody without a connection */
     DROP_CLIENT_QUEUE,   /* the client does not read fast enough */
     DROP_GATEWAY_MEMORY, /* the gateway is short of memory */
+    DROP_CLIENT_BUDGET,  /* the sender's connection was over its budget */
 };
 
 static inline void count_dropped(enum message_class class, enum drop_reason reason, uint64_t n)

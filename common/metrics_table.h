@@ -102,14 +102,16 @@ METRIC(M_FANOUT_BATCHES, TIER_SHARD, METRIC_COUNTER, "signalbox_fanout_batches_t
        "Batches of room traffic sent to gateways")
 METRIC(M_FANOUT_QUEUE_DEPTH, TIER_BOTH, METRIC_GAUGE, "fanout_queue_depth", NULL, NULL,
        "Messages that wait to be sent: room events and bus items in a shard, queued client messages in a gateway")
-METRIC(M_SIGNALS_COALESCED, TIER_SHARD, METRIC_COUNTER, "signalbox_signals_coalesced_total", NULL, NULL,
-       "Ephemeral signals replaced by a later one of the same sender and key before they were sent")
+METRIC(
+    M_SIGNALS_COALESCED, TIER_BOTH, METRIC_COUNTER, "signalbox_signals_coalesced_total", NULL, NULL,
+    "Ephemeral signals replaced by a later one of the same sender and key before they were sent: in a room, or in the "
+    "queue of a client that is behind")
 METRIC(M_UPDATES_DROPPED, TIER_BOTH, METRIC_COUNTER, "rtc_room_updates_dropped_total", "class", METRIC_CLASSES,
        "Updates dropped because a budget or a queue was short, by class")
 METRIC(M_UPDATES_DROPPED_REASON, TIER_BOTH, METRIC_COUNTER, "signalbox_updates_dropped_total", "reason",
-       "room_budget,room_queue,receiver_away,client_queue,gateway_memory",
+       "room_budget,room_queue,receiver_away,client_queue,gateway_memory,client_budget",
        "The same, by what was short: the room's budget, the room's waiting updates, the receiver's connection, the "
-       "client's queue, the gateway's memory")
+       "client's queue, the gateway's memory, the budget of the sender's connection")
 METRIC(M_ROOM_THROTTLED, TIER_SHARD, METRIC_COUNTER, "signalbox_room_throttled_total", "budget",
        "joins,p1_negotiation,p2_candidates,p3_membership,p4_ephemeral,bytes,delivery",
        "What rooms asked for beyond their budgets: joins and changes wait, messages are refused with a time, signals "
@@ -184,6 +186,8 @@ METRIC(M_WS_FLUSHES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_flushes_
        "Writes to clients, each of everything that waited for one of them")
 METRIC(M_WS_READ_PAUSES, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_read_pauses_total", NULL, NULL,
        "Times that a client was not read from because too much waited for it")
+METRIC(M_WS_READ_RESTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_websocket_read_rests_total", NULL, NULL,
+       "Times that a client was left unread for a moment because it was over a budget")
 METRIC(M_MESSAGES_NOT_CONVERTED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_messages_not_converted_total", NULL, NULL,
        "Messages from shards that this build could not write as JSON")
 
@@ -215,7 +219,8 @@ METRIC(M_DRAINED_CLIENTS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_drained_clien
        "Clients that a drain sent away: told to resume elsewhere, or closed because they did not go in time or had "
        "nowhere "
        "to go")
-METRIC(M_THROTTLED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_throttled_total", "budget", "messages,bytes,room",
+METRIC(M_THROTTLED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_client_throttled_total", "budget",
+       "messages,bytes,room,signals",
        "Messages from clients that were over the connection's budget of messages or bytes, or over their room's")
 METRIC(M_TOKENS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_access_tokens_total", "outcome",
        "ok,malformed,too_large,algorithm,unknown_key,signature,expired,not_yet_valid,claims",

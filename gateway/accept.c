@@ -190,6 +190,7 @@ void conn_accept(struct front *front, h2o_socket_t *sock)
     conn->front = front;
     conn->sock = sock;
     list_init(&conn->dirty);
+    list_init(&conn->rest);
     list_append(&front->conns, &conn->link);
     timer_init(&conn->timer, on_timer);
     front_socket_opened(front);

@@ -18,6 +18,7 @@ enum {
     PROBES = 2,
     PROBED_INTERVALS = 3, /* of silence, before a client that the kernel reaches is sent a ping all the same */
     CROWD_PORTION = 32,   /* connections; about half a millisecond */
+    REST_MS = 20,
 };
 
 /* Pings and pongs of the client's: an honest one sends a few a minute. */
@@ -38,6 +39,7 @@ enum close_cause {
 
 static void on_read(h2o_socket_t *sock, const char *err);
 static void take_input(struct conn *conn);
+static void update_reading(struct conn *conn);
 
 static int64_t now_ms(const struct conn *conn)
 {
@@ -96,6 +98,7 @@ static void shut(struct conn *conn)
     payload_unref(&conn->close);
     ws_parser_done(&conn->parser);
     list_remove(&conn->dirty);
+    list_remove(&conn->rest);
     front->websocket_count--;
     metric_set(M_WEBSOCKETS, (int64_t)front->websocket_count);
     conn->phase = CONN_SHUT;
@@ -113,10 +116,10 @@ static void begin_close(struct conn *conn, struct payload *take_frame, enum clos
     conn->phase = CONN_CLOSING;
     conn->close = take_frame;
     conn_set_timer(conn, CLOSE_TIMEOUT_MS);
-    if (conn->paused) {
-        conn->paused = false;
+    conn->paused = false;
+    list_remove(&conn->rest);
+    if (!h2o_socket_is_reading(conn->sock))
         h2o_socket_read_start(conn->sock, on_read);
-    }
     mark_dirty(conn);
 }
 
@@ -222,7 +225,8 @@ static bool too_much_waits(const struct conn *conn)
     return conn->phase == CONN_OPEN && conn->queue.bytes > conn->front->queue_limits.total_bytes / 2;
 }
 
-/* A client that does not read is not read from, so that its requests do not make it worse. */
+/* A client that does not read is not read from, so that its requests do not make it worse; one that was over its budget
+ * rests. */
 static void update_reading(struct conn *conn)
 {
     if (conn->phase != CONN_OPEN)
@@ -230,13 +234,45 @@ static void update_reading(struct conn *conn)
     if (!conn->paused && too_much_waits(conn)) {
         conn->paused = true;
         metric_add(M_WS_READ_PAUSES, 1);
-        h2o_socket_read_stop(conn->sock);
     } else if (conn->paused && conn->queue.bytes < conn->front->queue_limits.total_bytes / 4) {
         conn->paused = false;
-        h2o_socket_read_start(conn->sock, on_read);
-        if (conn->sock->input->size > 0)
-            take_input(conn);
     }
+    bool reads = !conn->paused && !list_linked(&conn->rest);
+    if (reads == h2o_socket_is_reading(conn->sock))
+        return;
+    if (!reads) {
+        h2o_socket_read_stop(conn->sock);
+        return;
+    }
+    h2o_socket_read_start(conn->sock, on_read);
+    if (conn->sock->input->size > 0)
+        take_input(conn);
+}
+
+void conn_end_rests(struct timer *timer, int64_t now_ms)
+{
+    struct front *front = container_of(timer, struct front, rest_timer);
+    struct list rested;
+    list_init(&rested);
+    list_splice(&rested, &front->resting);
+    while (!list_empty(&rested)) {
+        struct conn *conn = list_first(&rested, struct conn, rest);
+        list_remove(&conn->rest);
+        update_reading(conn);
+    }
+}
+
+/* What a client over its budget goes on sending waits in the kernel's buffers, and is then taken at once: it costs one
+ * turn of the loop in a while instead of one for each message, and nobody else has to wait for those. */
+static void rest(struct conn *conn)
+{
+    struct front *front = conn->front;
+    if (conn->phase != CONN_OPEN || list_linked(&conn->rest))
+        return;
+    metric_add(M_WS_READ_RESTS, 1);
+    list_append(&front->resting, &conn->rest);
+    if (!timer_pending(&front->rest_timer))
+        timer_set(loop_timers(front->loop), &front->rest_timer, now_ms(conn) + REST_MS);
 }
 
 static void append_frame(struct buf *out, struct payload **frame)
@@ -434,8 +470,9 @@ static bool on_message(void *ctx, enum ws_opcode opcode, uint8_t *data, size_t s
     metric_add_at(M_WS_MESSAGES_RECEIVED, conn->encoding, 1);
     const ProtobufCMessage *message = decode(conn, data, size, error, sizeof(error));
     if (message != NULL) {
-        gateway_client_message(front->gateway, conn->client, (const Signalbox__V1__ClientMessage *)message, size,
-                               now_ms(conn));
+        if (!gateway_client_message(front->gateway, conn->client, (const Signalbox__V1__ClientMessage *)message, size,
+                                    now_ms(conn)))
+            rest(conn);
     } else {
         metric_add_at(M_WS_MESSAGES_UNDECODABLE, conn->encoding, 1);
         gateway_client_malformed(front->gateway, conn->client, error, now_ms(conn));

@@ -47,6 +47,8 @@ struct front {
     struct give_back give_back; /* of sockets */
     struct list dirty;          /* conns that have something to write, or to tell */
     struct list crowded;        /* likewise, but nothing else than what a whole crowd is sent */
+    struct list resting;        /* conns that were over a budget, and are not read from until the timer runs out */
+    struct timer rest_timer;
     struct loop_task flush;
     struct buf scratch; /* what one write is gathered in */
     struct arena arena; /* the message being decoded */
@@ -86,6 +88,7 @@ struct conn {
     bool ping_sent : 1, ping_due : 1, clean : 1, failed : 1, peer_closed : 1, close_sent : 1;
 
     struct list dirty; /* front->dirty or front->crowded */
+    struct list rest;  /* front->resting */
     bool in_crowd;     /* of the two, the latter */
     struct ws_parser parser;
     struct outqueue queue;
@@ -123,6 +126,7 @@ void http_api_abandon(struct upgrade *upgrade);
 void conn_open(struct conn *conn, enum encoding encoding, struct jwt_claims *take_claims);
 void conn_on_timer(struct conn *conn);
 void conn_flush_all(struct front *front);
+void conn_end_rests(struct timer *timer, int64_t now_ms);
 /* Gives up what the level says, the slowest connections as far as needed. */
 void conn_shed_all(struct front *front, enum shed_level level, uint64_t used_bytes, uint64_t ceiling_bytes);
 /* The whole front is going away: says so to a WebSocket client, ends everything else. */

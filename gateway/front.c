@@ -223,6 +223,8 @@ struct front *front_open(struct loop *loop, const struct front_options *options,
     list_init(&front->conns);
     list_init(&front->dirty);
     list_init(&front->crowded);
+    list_init(&front->resting);
+    timer_init(&front->rest_timer, conn_end_rests);
     loop_task_init(&front->flush, flush);
     timer_init(&front->resume_accept, resume_accept);
     give_back_init(&front->give_back, loop_timers(loop));
@@ -282,6 +284,7 @@ void front_close(struct front **front_ptr)
     turn(front, clock_mono_ms() + CLOSE_PATIENCE_MS);
     assert(list_empty(&front->conns));
 
+    timer_cancel(loop_timers(front->loop), &front->rest_timer);
     loop_task_cancel(&front->flush);
     give_back_done(&front->give_back);
     h2o_multithread_queue_t *queue = front->context.queue;

@@ -214,35 +214,6 @@ static void on_hello_timeout(struct timer *timer, int64_t now_ms)
                SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "no hello has come in time");
 }
 
-/* A configured limit as the client's token scales it; never scaled down to 0, which would mean unlimited. */
-static uint32_t scaled(uint32_t limit, const struct client *client)
-{
-    uint64_t value = (uint64_t)limit * client->budget_percent / 100;
-    return value == 0 ? 1 : value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
-}
-
-static struct bucket_limit message_budget(const struct client *client)
-{
-    const struct gateway_limits *limits = &client->gateway->options.limits;
-    return (struct bucket_limit){.rate_per_s = scaled(limits->messages_per_s, client),
-                                 .burst = scaled(limits->messages_burst, client)};
-}
-
-static struct bucket_limit byte_budget(const struct client *client)
-{
-    const struct gateway_limits *limits = &client->gateway->options.limits;
-    return (struct bucket_limit){.rate_per_s = scaled(limits->bytes_per_s, client),
-                                 .burst = scaled(limits->bytes_burst, client)};
-}
-
-void client_set_budget(struct client *client, uint32_t percent, int64_t now_ms)
-{
-    client->budget_percent = percent > 0 ? percent : CLIENT_BUDGET_PERCENT;
-    struct bucket_limit messages = message_budget(client), bytes = byte_budget(client);
-    bucket_init(&client->messages, &messages, now_ms);
-    bucket_init(&client->bytes, &bytes, now_ms);
-}
-
 struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
                                    int64_t now_ms)
 {
@@ -259,64 +230,13 @@ struct client *gateway_client_open(struct gateway *gateway, void *transport, str
     return client;
 }
 
-bool client_strike(struct client *client, uint32_t strikes, uint16_t close_code, Signalbox__V1__LeaveReason reason,
-                   int64_t now_ms)
-{
-    int64_t decayed = (now_ms - client->strikes_updated_ms) / 1000;
-    if (decayed > 0) {
-        client->strikes -= decayed < client->strikes ? (uint32_t)decayed : client->strikes;
-        client->strikes_updated_ms = now_ms;
-    }
-    client->strikes += strikes;
-    if (client->strikes < client->gateway->options.limits.abuse_strikes)
-        return false;
-    struct session *session = client->session;
-    client_end(client, close_code, reason, SIGNALBOX__V1__LEAVE_ACTION__STOP, 0,
-               "kept on breaking the protocol or exceeding its budget");
-    if (session != NULL)
-        session_depart(session, reason, now_ms);
-    return true;
-}
-
-static void tell_throttled(struct client *client, Signalbox__V1__Throttled__Scope scope, const char *budget,
-                           uint32_t retry_after_ms)
-{
-    Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
-    Signalbox__V1__Throttled throttled = SIGNALBOX__V1__THROTTLED__INIT;
-    throttled.scope = scope;
-    throttled.budget = (char *)budget;
-    throttled.retry_after_ms = retry_after_ms;
-    message.body_case = SIGNALBOX__V1__SERVER_MESSAGE__BODY_THROTTLED;
-    message.throttled = &throttled;
-    client_send(client, &message, CLASS_CONTROL);
-}
-
-/* False if the message is over the connection's budget and must not be carried out. */
-static bool within_budget(struct client *client, const Signalbox__V1__ClientMessage *message, size_t size,
-                          int64_t now_ms)
-{
-    struct bucket_limit messages = message_budget(client), bytes = byte_budget(client);
-    bool messages_ok = bucket_take(&client->messages, &messages, 1, now_ms);
-    bool bytes_ok = messages_ok && bucket_take(&client->bytes, &bytes, (uint32_t)size, now_ms);
-    if (messages_ok && bytes_ok)
-        return true;
-    uint32_t wait_ms = messages_ok ? bucket_wait_ms(&client->bytes, &bytes, (uint32_t)size, now_ms)
-                                   : bucket_wait_ms(&client->messages, &messages, 1, now_ms);
-    metric_add_at(M_THROTTLED, messages_ok ? THROTTLED_BYTES : THROTTLED_MESSAGES, 1);
-    if (client_strike(client, 1, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms))
-        return false;
-    if (message->request_id != 0)
-        client_result(client, message->request_id, SIGNALBOX__V1__CODE__THROTTLED, wait_ms,
-                      "over this connection's budget; not carried out");
-    tell_throttled(client, SIGNALBOX__V1__THROTTLED__SCOPE__CONNECTION, messages_ok ? "bytes" : "messages", wait_ms);
-    return false;
-}
-
-void gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
+bool gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
                             size_t size, int64_t now_ms)
 {
-    if (client->closing || !within_budget(client, message, size, now_ms))
-        return;
+    if (client->closing)
+        return true;
+    if (!client_within_budget(client, message, size, now_ms))
+        return false;
     metric_add(M_CLIENT_MESSAGES, 1);
     struct session *session = client->session;
     if (message->body_case == SIGNALBOX__V1__CLIENT_MESSAGE__BODY_HELLO) {
@@ -325,20 +245,17 @@ void gateway_client_message(struct gateway *gateway, struct client *client, cons
                           "hello: this connection has said it already");
         else
             join_hello(client, message, now_ms);
-        return;
-    }
-    if (session == NULL) {
+    } else if (session == NULL) {
         client_end(client, CLOSE_HELLO_EXPECTED, SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR,
                    SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "the first message must be hello");
-        return;
-    }
-    if (session->state != SESSION_BOUND) {
+    } else if (session->state != SESSION_BOUND) {
         client_result(client, message->request_id, SIGNALBOX__V1__CODE__NOT_JOINED, 0,
                       "wait for hello_ok before sending more");
-        return;
+    } else {
+        session_confirm(session, now_ms);
+        return request_handle(client, message, now_ms);
     }
-    session_confirm(session, now_ms);
-    request_handle(client, message, now_ms);
+    return true;
 }
 
 void gateway_client_malformed(struct gateway *gateway, struct client *client, const char *error, int64_t now_ms)
@@ -576,8 +493,8 @@ static void on_room_throttled(struct gateway *gateway, const struct node_address
     if (strcmp(throttled->budget, "p4_ephemeral") == 0)
         session->quiet_until_ms = now_ms + throttled->retry_after_ms;
     if (!client_strike(session->client, throttled->count, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, now_ms))
-        tell_throttled(session->client, SIGNALBOX__V1__THROTTLED__SCOPE__ROOM, throttled->budget,
-                       throttled->retry_after_ms);
+        client_tell_throttled(session->client, SIGNALBOX__V1__THROTTLED__SCOPE__ROOM, throttled->budget,
+                              throttled->retry_after_ms);
 }
 
 static void on_room_send_ack(struct gateway *gateway, const Signalbox__Cluster__V1__RoomSendAck *ack)

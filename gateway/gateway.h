@@ -131,8 +131,9 @@ bool gateway_has_capacity(const struct gateway *gateway, const struct jwt_claims
 /* A WebSocket connection is open. `claims` (may be NULL) came with the upgrade request and is taken over. */
 struct client *gateway_client_open(struct gateway *gateway, void *transport, struct jwt_claims *take_claims,
                                    int64_t now_ms);
-/* `size` is what the message took on the wire, for the byte budget. */
-void gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
+/* `size` is what the message took on the wire, for the byte budget. False if the client was over a budget: what else it
+ * has sent does well to wait unread for a moment. */
+bool gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
                             size_t size, int64_t now_ms);
 /* A message that could not be decoded: answered with a result, closed when it happens again and again. */
 void gateway_client_malformed(struct gateway *gateway, struct client *client, const char *error, int64_t now_ms);

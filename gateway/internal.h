@@ -32,7 +32,7 @@ enum {
 };
 
 /* Label values of M_THROTTLED. */
-enum { THROTTLED_MESSAGES, THROTTLED_BYTES, THROTTLED_ROOM };
+enum { THROTTLED_MESSAGES, THROTTLED_BYTES, THROTTLED_ROOM, THROTTLED_SIGNALS };
 /* Values of the label of M_EPOCHS. */
 enum epoch_outcome { EPOCH_HANDED_OVER, EPOCH_SAME_ROSTER, EPOCH_DIFFERS, EPOCH_STALE };
 
@@ -79,7 +79,8 @@ struct client {
     uint32_t budget_percent; /* of the configured budgets, by its token */
     uint32_t strikes;
     int64_t strikes_updated_ms;
-    struct bucket messages, bytes;
+    struct bucket messages, signals, bytes;
+    int64_t throttled_ms; /* when it was told last that it is over its own budget */
     struct timer hello_timer;
 };
 
@@ -233,6 +234,12 @@ bool client_strike(struct client *client, uint32_t strikes, uint16_t close_code,
                    int64_t now_ms);
 /* 0 = as configured. */
 void client_set_budget(struct client *client, uint32_t percent, int64_t now_ms);
+/* False if the message is over the connection's budget, which the client has been told, and must not be carried out.
+ * Signals have a budget of their own: what a client signals too often keeps none of its offers waiting. */
+bool client_within_budget(struct client *client, const Signalbox__V1__ClientMessage *message, size_t size,
+                          int64_t now_ms);
+void client_tell_throttled(struct client *client, Signalbox__V1__Throttled__Scope scope, const char *budget,
+                           uint32_t retry_after_ms);
 uint16_t close_code_for(Signalbox__V1__LeaveReason reason, Signalbox__V1__LeaveAction action);
 
 /* gateway.c: a new session counts against the rate of joins */
@@ -366,7 +373,8 @@ size_t departed_say(const struct session *session, Signalbox__Cluster__V1__Depar
 /* NULL, or what is wrong with a track. */
 const char *request_check_track(const Signalbox__V1__Track *track);
 bool request_may_publish(const Signalbox__V1__Permissions *permissions, Signalbox__V1__Source source);
-void request_handle(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);
+/* False if its room takes no more of these for now. */
+bool request_handle(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);
 /* Results that waited for acked_version. */
 void request_acked(struct session *session);
 

@@ -16,8 +16,12 @@ LIMIT(retry_max_ms, 15000, 1000, 600000, "ms", "Clients' longest wait before the
 LIMIT(join_timeout_ms, 10000, 1000, 60000, "ms", "A join that no shard answers is given up after this time.")
 LIMIT(orphaned_sessions, 50000, 100, 10000000, "sessions",
       "Sessions kept after their connections were lost, until their owners know; the oldest give way.")
-LIMIT(messages_per_s, 200, 1, 1000000, "messages", "What one client may send for long; more is throttled.")
+LIMIT(messages_per_s, 200, 1, 1000000, "messages",
+      "What one client may send for long, signals aside; more is throttled.")
 LIMIT(messages_burst, 1000, 1, 1000000, "messages", "What one client may send at once.")
+LIMIT(signals_per_s, 200, 1, 1000000, "signals",
+      "Ephemeral signals that one client may send for long; more is dropped. What it signals costs it no messages.")
+LIMIT(signals_burst, 400, 1, 1000000, "signals", "What one client may signal at once.")
 LIMIT(bytes_per_s, 524288, 1024, 1073741824, "bytes", "What one client may send for long; more is throttled.")
 LIMIT(bytes_burst, 2097152, 65536, 1073741824, "bytes", "What one client may send at once.")
 LIMIT(abuse_strikes, 500, 10, 1000000, "strikes",

@@ -26,6 +26,7 @@ struct request {
     uint32_t retry_after_ms;
     bool deferred; /* the result comes with the owner's acknowledgement */
     bool closed;   /* the client's session has ended: touch nothing */
+    bool unwanted; /* the room takes no more of these for now */
 };
 
 static void refuse(struct request *request, Signalbox__V1__Code code, const char *text)
@@ -201,6 +202,7 @@ static void drop_signal(struct request *request)
 {
     metric_add_at(M_THROTTLED, THROTTLED_ROOM, 1);
     count_dropped(CLASS_EPHEMERAL, DROP_ROOM_BUDGET, 1);
+    request->unwanted = true;
     request->closed =
         client_strike(request->client, 1, CLOSE_ABUSE, SIGNALBOX__V1__LEAVE_REASON__ABUSE, request->now_ms);
 }
@@ -641,7 +643,7 @@ static const struct {
     {SIGNALBOX__V1__CLIENT_MESSAGE__BODY_LEAVE, on_leave},
 };
 
-void request_handle(struct client *client, const ClientMessage *message, int64_t now_ms)
+bool request_handle(struct client *client, const ClientMessage *message, int64_t now_ms)
 {
     struct request request = {.client = client,
                               .session = client->session,
@@ -659,4 +661,5 @@ void request_handle(struct client *client, const ClientMessage *message, int64_t
         handlers[i].handle(&request);
     if (!request.deferred && !request.closed)
         client_result(client, message->request_id, request.code, request.retry_after_ms, request.text);
+    return !request.unwanted;
 }

@@ -35,8 +35,9 @@ STALE_BAR_MS = 250
 QUEUE_BYTES = 1048576
 
 ROOM_KEYS = ("joins", "negotiations", "candidates", "messages", "signals", "bytes", "delivery_bytes")
-GATEWAY_OPEN = {"limits.messages_per_s": UNLIMITED, "limits.messages_burst": UNLIMITED, "limits.bytes_per_s": "1073741824",
-                "limits.bytes_burst": "1073741824", "limits.abuse_strikes": UNLIMITED}
+GATEWAY_OPEN = {"limits.messages_per_s": UNLIMITED, "limits.messages_burst": UNLIMITED, "limits.signals_per_s": UNLIMITED,
+                "limits.signals_burst": UNLIMITED, "limits.bytes_per_s": "1073741824", "limits.bytes_burst": "1073741824",
+                "limits.abuse_strikes": UNLIMITED}
 SHARD_OPEN = {f"limits.room_{key}_per_s": "0" for key in ROOM_KEYS}
 
 

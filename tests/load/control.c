@@ -120,13 +120,14 @@ static void broadcast(const struct room *room, const Signalbox__V1__Send *send)
     outmsg_unref(&message);
 }
 
-void gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
+bool gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
                             size_t size, int64_t now_ms)
 {
     if (message->body_case == SIGNALBOX__V1__CLIENT_MESSAGE__BODY_HELLO)
         enter(client, message->hello);
     else if (message->body_case == SIGNALBOX__V1__CLIENT_MESSAGE__BODY_SEND && client->room != NULL)
         broadcast(client->room, message->send);
+    return true;
 }
 
 void gateway_client_malformed(struct gateway *gateway, struct client *client, const char *error, int64_t now_ms)

@@ -84,7 +84,7 @@ static void send_pong(struct client *client, size_t padding, enum message_class 
     free(text);
 }
 
-void gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
+bool gateway_client_message(struct gateway *gateway, struct client *client, const Signalbox__V1__ClientMessage *message,
                             size_t size, int64_t now_ms)
 {
     recorded.messages++;
@@ -121,7 +121,11 @@ void gateway_client_message(struct gateway *gateway, struct client *client, cons
         front_shed(front, SHED_SLOWEST, 1000, 1000);
         recorded.queued_at[SHED_SLOWEST] = front_queued_messages(front);
         break;
+    case ASK_TOO_MUCH:
+        send_pong(client, 0, CLASS_CONTROL);
+        return false;
     }
+    return true;
 }
 
 void gateway_client_malformed(struct gateway *gateway, struct client *client, const char *error, int64_t now_ms)

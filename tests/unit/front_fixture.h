@@ -18,8 +18,8 @@ enum { QUEUE_BYTES = 65536, MESSAGE_BYTES = 4096 };
 #define PROTOBUF "signalbox.v1.protobuf"
 
 /* What a client asks of the gateway by its request_id: a result; the same and a close; 40 KB of membership; 100 KB of
- * negotiation; five results; signals and results, and then memory runs short. */
-enum { ASK_PONG = 1, ASK_CLOSE, ASK_MEMBERSHIP, ASK_NEGOTIATION, ASK_FIVE, ASK_SHED };
+ * negotiation; five results; signals and results, and then memory runs short; a result, but over budget. */
+enum { ASK_PONG = 1, ASK_CLOSE, ASK_MEMBERSHIP, ASK_NEGOTIATION, ASK_FIVE, ASK_SHED, ASK_TOO_MUCH };
 
 struct recorded {
     unsigned opened, gone, gone_clean, malformed, overflow_membership, overflow_ephemeral, messages, left;

@@ -269,6 +269,37 @@ START_TEST(reading_stops_while_too_much_waits)
 }
 END_TEST
 
+static int64_t rested_ms;
+
+/* What comes behind too much is read after a rest, whether that ends in an answer or a close. */
+static void script_rest(void)
+{
+    struct ws_client *client = join(JSON), *gone = join(JSON);
+    ask(gone, ASK_TOO_MUCH);
+    expect(gone, TEXT, NULL);
+    ws_client_close(&gone);
+    int64_t began_ms = clock_mono_ms();
+    ask(client, ASK_TOO_MUCH);
+    expect(client, TEXT, NULL);
+    ask(client, ASK_TOO_MUCH);
+    expect(client, TEXT, NULL);
+    ask(client, ASK_PONG);
+    expect(client, TEXT, NULL);
+    rested_ms = clock_mono_ms() - began_ms;
+    ask(client, ASK_TOO_MUCH);
+    leave(client);
+}
+
+START_TEST(who_asks_too_much_is_left_unread_for_a_moment)
+{
+    uint64_t before = metric_value(M_WS_READ_RESTS);
+    run(script_rest);
+    ck_assert_uint_eq(metric_value(M_WS_READ_RESTS), before + 4);
+    ck_assert_int_ge(rested_ms, 2 * 19);
+    ck_assert_uint_eq(recorded.gone_clean, 1);
+}
+END_TEST
+
 static void script_shed(void)
 {
     struct ws_client *idle = join(JSON), *client = join(JSON);
@@ -307,6 +338,7 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, membership_overflow_is_told);
     tcase_add_test(tcase, what_must_not_drop_closes_as_slow);
     tcase_add_test(tcase, reading_stops_while_too_much_waits);
+    tcase_add_test(tcase, who_asks_too_much_is_left_unread_for_a_moment);
     tcase_add_test(tcase, short_of_memory_signals_go_first_and_then_the_slowest);
 }
 

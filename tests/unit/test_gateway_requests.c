@@ -587,6 +587,33 @@ START_TEST(over_budget_is_throttled_then_closed)
 }
 END_TEST
 
+START_TEST(signals_over_budget_are_dropped_and_keep_nothing_else_waiting)
+{
+    uint64_t dropped = metric_value_at(M_UPDATES_DROPPED_REASON, DROP_CLIENT_BUDGET);
+    size_t sent_before = f.sent_count, since = f.received_count;
+    Signalbox__V1__Send send = SIGNALBOX__V1__SEND__INIT;
+    Signalbox__V1__Ping ping = SIGNALBOX__V1__PING__INIT;
+    send.delivery = SIGNALBOX__V1__DELIVERY_CLASS__EPHEMERAL;
+    REQUEST_WITH(signal, SEND, send, &send, NULL);
+    REQUEST_WITH(other, PING, ping, &ping, NULL);
+    for (uint32_t i = 0; i < f.options.limits.signals_burst + 3; i++)
+        request(&f, ann, &signal);
+    ck_assert_int_eq(sent_count(&f, sent_before, ITEM(SIGNAL)), (int)f.options.limits.signals_burst);
+    ck_assert_uint_eq(metric_value_at(M_UPDATES_DROPPED_REASON, DROP_CLIENT_BUDGET), dropped + 3);
+    /* It is told once for all that it sends at one moment. */
+    ck_assert_int_eq(received_count(&f, since, ann, BODY(THROTTLED)), 1);
+    const Message *throttled = received(&f, since, ann, BODY(THROTTLED), 0);
+    ck_assert_str_eq(throttled->throttled->budget, "signals");
+    ck_assert_int_eq((int)throttled->throttled->scope, SIGNALBOX__V1__THROTTLED__SCOPE__CONNECTION);
+    fixture_advance(&f, throttled->throttled->retry_after_ms);
+    request(&f, ann, &signal);
+    request(&f, ann, &signal);
+    ck_assert_int_eq(sent_count(&f, sent_before, ITEM(SIGNAL)), (int)f.options.limits.signals_burst + 1);
+    for (uint32_t i = 0; i < f.options.limits.messages_burst; i++)
+        ck_assert_int_eq(ask(ann, &other), CODE(OK));
+}
+END_TEST
+
 START_TEST(a_room_over_budget_tells_who_asked_and_closes_who_keeps_on)
 {
     int bob = join_client(&f, "bob", "r", NULL);
@@ -753,6 +780,7 @@ int main(void)
     tcase_add_test(tcase, a_refreshed_token_brings_its_grants);
     tcase_add_test(tcase, a_withdrawn_key_ends_its_sessions);
     tcase_add_test(tcase, over_budget_is_throttled_then_closed);
+    tcase_add_test(tcase, signals_over_budget_are_dropped_and_keep_nothing_else_waiting);
     tcase_add_test(tcase, a_room_over_budget_tells_who_asked_and_closes_who_keeps_on);
     tcase_add_test(tcase, short_of_memory_it_takes_no_new_sessions_and_queues_no_signals);
     tcase_add_test(tcase, a_token_scales_the_connections_budget_and_names_the_rooms);
