@@ -52,20 +52,30 @@ static struct ticket_key ticket_key_of(const char *secret, int64_t period)
     return key;
 }
 
-static int ticket_init(const struct ticket_key *key, uint8_t *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int encrypt)
+static int ticket_init(const struct ticket_key *key, const EVP_CIPHER *aes, uint8_t *iv, EVP_CIPHER_CTX *cipher,
+                       EVP_MAC_CTX *mac, int encrypt)
 {
     char digest[] = "SHA256";
     OSSL_PARAM params[] = {
         OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)(uintptr_t)key->mac, sizeof(key->mac)),
         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0), OSSL_PARAM_construct_end()};
-    return EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->aes, iv, encrypt) == 1 &&
-                   EVP_MAC_CTX_set_params(mac, params) == 1
+    return EVP_CipherInit_ex2(cipher, aes, key->aes, iv, encrypt, NULL) == 1 && EVP_MAC_CTX_set_params(mac, params) == 1
                ? 1
                : -1;
 }
 
+/* A ticket of the next period may come, too, because another gateway's clock may be a little ahead. */
+enum { KEY_NEXT, KEY_NOW, KEY_BEFORE, TICKET_KEYS };
+
+struct ticket_secret {
+    char *text; /* NULL: there is none */
+    struct ticket_key keys[TICKET_KEYS];
+};
+
 struct ticket_secrets {
-    char *current, *previous; /* previous: NULL = none */
+    struct ticket_secret current, previous;
+    int64_t period; /* of KEY_NOW */
+    EVP_CIPHER *aes;
 };
 
 static void free_secrets(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, long argl, void *argp)
@@ -73,8 +83,9 @@ static void free_secrets(void *parent, void *ptr, CRYPTO_EX_DATA *data, int inde
     struct ticket_secrets *secrets = ptr;
     if (secrets == NULL)
         return;
-    free(secrets->current);
-    free(secrets->previous);
+    EVP_CIPHER_free(secrets->aes);
+    free(secrets->current.text);
+    free(secrets->previous.text);
     free(secrets);
 }
 
@@ -86,39 +97,57 @@ static int secrets_index(void)
     return index;
 }
 
-/* True if `secret` has made the ticket of this name in a period that still counts; the next period's too, because
- * another gateway's clock may be a little ahead. */
-static bool find_key(const char *secret, const unsigned char *name, int64_t period, struct ticket_key *ret_key,
-                     int64_t *ret_period)
+static void derive_keys(struct ticket_secret *secret, int64_t period)
 {
-    for (int64_t p = period + 1; p >= period - 1; p--) {
-        *ret_key = ticket_key_of(secret, p);
-        *ret_period = p;
-        if (memcmp(name, ret_key->name, sizeof(ret_key->name)) == 0)
-            return true;
+    for (int i = 0; secret->text != NULL && i < TICKET_KEYS; i++)
+        secret->keys[i] = ticket_key_of(secret->text, period + KEY_NOW - i);
+}
+
+/* Once a period, as each handshake would pay for it. */
+static struct ticket_secrets *secrets_now(SSL *ssl)
+{
+    struct ticket_secrets *secrets = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), secrets_index());
+    int64_t period = clock_wall_s() / TLS_TICKET_PERIOD_S;
+    if (secrets->period != period) {
+        derive_keys(&secrets->current, period);
+        derive_keys(&secrets->previous, period);
+        secrets->period = period;
     }
-    return false;
+    return secrets;
+}
+
+/* Which of the keys that still count has made the ticket of this name; TICKET_KEYS: none. */
+static int find_key(const struct ticket_secret *secret, const unsigned char *name)
+{
+    int i = secret->text != NULL ? 0 : TICKET_KEYS;
+    while (i < TICKET_KEYS && memcmp(name, secret->keys[i].name, sizeof(secret->keys[i].name)) != 0)
+        i++;
+    return i;
 }
 
 static int ticket_cb(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
                      int encrypt)
 {
-    const struct ticket_secrets *secrets = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), secrets_index());
-    int64_t period = clock_wall_s() / TLS_TICKET_PERIOD_S, made;
-    struct ticket_key key;
+    const struct ticket_secrets *secrets = secrets_now(ssl);
+    const struct ticket_secret *made_with = &secrets->current;
 
     if (encrypt) {
-        key = ticket_key_of(secrets->current, period);
+        const struct ticket_key *key = &secrets->current.keys[KEY_NOW];
         if (RAND_bytes(iv, EVP_MAX_IV_LENGTH) != 1)
             return -1;
-        memcpy(name, key.name, sizeof(key.name));
-        return ticket_init(&key, iv, cipher, mac, 1);
+        memcpy(name, key->name, sizeof(key->name));
+        return ticket_init(key, secrets->aes, iv, cipher, mac, 1);
     }
-    bool current = find_key(secrets->current, name, period, &key, &made);
-    if (!current && (secrets->previous == NULL || !find_key(secrets->previous, name, period, &key, &made)))
+    int made = find_key(made_with, name);
+    if (made == TICKET_KEYS) {
+        made_with = &secrets->previous;
+        made = find_key(made_with, name);
+    }
+    if (made == TICKET_KEYS)
         return 0;
-    int result = ticket_init(&key, iv, cipher, mac, 0);
-    return result == 1 && (!current || made < period) ? 2 : result; /* 2: and give the client a new ticket */
+    int result = ticket_init(&made_with->keys[made], secrets->aes, iv, cipher, mac, 0);
+    /* 2: and give the client a new ticket */
+    return result == 1 && (made_with == &secrets->previous || made == KEY_BEFORE) ? 2 : result;
 }
 
 static void set_up_tickets(SSL_CTX *context, const struct tls_options *options)
@@ -127,8 +156,12 @@ static void set_up_tickets(SSL_CTX *context, const struct tls_options *options)
     if (options->ticket_secret == NULL)
         return;
     struct ticket_secrets *secrets = mem_new(struct ticket_secrets);
-    secrets->current = mem_strdup(options->ticket_secret);
-    secrets->previous = options->previous_ticket_secret != NULL ? mem_strdup(options->previous_ticket_secret) : NULL;
+    secrets->period = INT64_MIN;
+    secrets->current.text = mem_strdup(options->ticket_secret);
+    if (options->previous_ticket_secret != NULL)
+        secrets->previous.text = mem_strdup(options->previous_ticket_secret);
+    secrets->aes = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
+    assert(secrets->aes != NULL);
     SSL_CTX_set_ex_data(context, secrets_index(), secrets);
     SSL_CTX_set_tlsext_ticket_key_evp_cb(context, ticket_cb);
 }
@@ -150,7 +183,9 @@ SSL_CTX *tls_context_new(const struct tls_options *options, char *error, size_t 
     assert(context != NULL);
     SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
     SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
-    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
+    /* The file holds the whole chain; without the second flag OpenSSL would look for the rest of it at each handshake.
+     */
+    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     static const unsigned char session_context[] = "signalbox";
     SSL_CTX_set_session_id_context(context, session_context, sizeof(session_context) - 1);
