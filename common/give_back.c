@@ -1,5 +1,6 @@
 #include "common/give_back.h"
 
+#include "common/crypto_memory.h"
 #include "common/list.h"
 #include <malloc.h>
 
@@ -11,6 +12,7 @@ enum {
 static void on_give_back(struct timer *timer, int64_t now_ms)
 {
     struct give_back *give_back = container_of(timer, struct give_back, timer);
+    crypto_memory_give_back();
     malloc_trim(0);
     give_back->peak = give_back->count;
 }

@@ -1,4 +1,5 @@
 /* signalbox-gateway: the edge of a Signalbox cluster. */
+#include "common/crypto_memory.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/program.h"
@@ -369,6 +370,7 @@ int main(int argc, char **argv)
     struct running running = {.args = &args, .config = mem_new(struct gateway_config)};
     enum program_exit exit;
 
+    crypto_memory_begin();
     if (program_start(&program, argc, argv, &args, running.config, &exit))
         exit = run(&running);
     config_free(&running.config);

@@ -5,6 +5,7 @@
  *
  * Serves until it is killed. One process, one loop, as a gateway. It answers only clients that send the
  * Sec-WebSocket-Key of RFC 6455's example, as the swarm's do. */
+#include "common/crypto_memory.h"
 #include "common/listener.h"
 #include "gateway/tls.h"
 #include <errno.h>
@@ -79,6 +80,7 @@ int main(int argc, char **argv)
 {
     char error[256];
     unsigned port;
+    crypto_memory_begin();
     if (argc != 4) {
         fputs("signalbox-bare ADDRESS:PORT CERTIFICATE KEY\n", stderr);
         return EXIT_WRONG_USAGE;

@@ -4,6 +4,7 @@
  *     signalbox-control ADDRESS:PORT CERTIFICATE KEY
  *
  * It stands in for gateway.c, whose functions the listener calls; only those are here. */
+#include "common/crypto_memory.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/mem.h"
@@ -153,6 +154,7 @@ int main(int argc, char **argv)
     static const struct config_strings nobody;
     char error[256];
     struct rlimit files;
+    crypto_memory_begin();
     if (argc != 4) {
         fprintf(stderr, "usage: signalbox-control ADDRESS:PORT CERTIFICATE KEY\n");
         return EXIT_WRONG_USAGE;
