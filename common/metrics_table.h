@@ -60,7 +60,8 @@ METRIC(M_ROOMS, TIER_SHARD, METRIC_GAUGE, "signalbox_rooms", "state", "held,rebu
        "Rooms by what they are to this shard: held = asked for and not here yet; frozen = on its way to its new owner")
 METRIC(M_ROOM_TRANSITIONS, TIER_SHARD, METRIC_COUNTER, "signalbox_room_transitions_total", "edge",
        "absent_held,absent_rebuilding,absent_settling,absent_live,held_absent,held_rebuilding,held_settling,held_live,"
-       "rebuilding_absent,rebuilding_settling,settling_absent,settling_live,settling_frozen,live_absent,live_frozen,"
+       "rebuilding_absent,rebuilding_settling,settling_absent,settling_live,settling_frozen,live_absent,live_settling,"
+       "live_frozen,"
        "frozen_absent,frozen_settling,frozen_live",
        "Changes of what a room is to this shard: from one state to another")
 METRIC(

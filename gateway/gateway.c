@@ -13,7 +13,8 @@ enum {
     RATE_RETRY_MS = 1000,
     NO_MEMORY_RETRY_MS = 5000,
     FULL_RETRY_MS = 10000,
-    STRIKES_PER_MALFORMED = 20
+    STRIKES_PER_MALFORMED = 20,
+    CONNECTION_SHIFT = 24, /* leaves 40 random bits, which are short on the bus */
 };
 
 const struct gateway_limits gateway_default_limits = {
@@ -33,6 +34,8 @@ struct gateway *gateway_new(const struct gateway_options *options, struct jwt_ke
     gateway->wheel = wheel;
     gateway->actions = *actions;
     gateway->ctx = ctx;
+    /* So that no connection is taken for one of the process that had this id before. */
+    gateway->connection_counter = options->self.incarnation >> CONNECTION_SHIFT;
     list_init(&gateway->clients);
     list_init(&gateway->orphans);
     drain_init(gateway);

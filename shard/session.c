@@ -393,17 +393,27 @@ static void join_new(const struct binding *binding)
     ack_bound(binding, member, true);
 }
 
-/* A session that this owner does not know asks for its place. It gets it only while the room is being put together. */
+/* Made since the session was bound last: after everything that knew of it was lost, somebody was quicker to come. */
+static bool is_younger(const struct binding *binding, const struct room *room)
+{
+    const struct shard *shard = binding->shard;
+    return shard->actions.wall_ms(shard->ctx) - room->created_at_ms < window_ms(binding->state);
+}
+
+/* A session that this owner does not know asks for its place. It gets it only while others may come back, too. */
 static void resume_unknown(const struct binding *binding)
 {
     struct room *room = shard_find_room(binding->shard, &binding->key);
-    if (room != NULL && !room_is_settling(room)) {
+    if (room != NULL && !room_is_settling(room) && !is_younger(binding, room)) {
         refuse(binding, SIGNALBOX__V1__CODE__NOT_FOUND, SIGNALBOX__V1__LEAVE_REASON__SESSION_GONE,
                SIGNALBOX__V1__LEAVE_ACTION__REJOIN, 0, "this session is not known here any more");
         return;
     }
     if (!resolve_duplicate(binding))
         return;
+    room = shard_find_room(binding->shard, &binding->key); /* it goes with the last one in it */
+    if (room != NULL && room->state == ROOM_LIVE)
+        rebuild_settle(room, window_ms(binding->state), binding->now_ms);
     struct member *member = seat(binding, binding->state->token_bind_generation + 1);
     metric_add_at(M_SESSION_COMMANDS, SESSION_RESTORED, 1);
     ack_bound(binding, member, true);
@@ -526,13 +536,12 @@ static void bind_known(const struct binding *binding, struct member *member)
 {
     const State *state = binding->state;
     bool same_gateway = member->gateway->address.incarnation == binding->from->incarnation;
-    if (!same_gateway && member->gateway->lost && member->connection == state->connection &&
-        strcmp(member->gateway->address.id, binding->from->id) == 0) {
-        /* It was taken for lost, came back as a new incarnation, and never had the answer for this connection. */
+    /* It was taken for lost, came back as a new incarnation, and never had the answer for this connection. */
+    bool comes_back = !same_gateway && member->gateway->lost && member->connection == state->connection &&
+                      strcmp(member->gateway->address.id, binding->from->id) == 0;
+    if (comes_back)
         room_move_member(member->room, member, member_open_gateway(binding->shard, binding->from));
-        same_gateway = true;
-    }
-    if (!same_gateway || member->connection != state->connection) {
+    else if (!same_gateway || member->connection != state->connection) {
         rebind(binding, member);
         return;
     }
@@ -540,7 +549,7 @@ static void bind_known(const struct binding *binding, struct member *member)
         depart(binding, member, false);
         return;
     }
-    if (state->version > member->version)
+    if (state->version > member->version || comes_back)
         apply_state(binding, member);
     metric_add_at(M_SESSION_COMMANDS, SESSION_REPEATED, 1);
     ack_bound(binding, member, false); /* the first answer was lost */
@@ -675,8 +684,8 @@ static bool bounded(const Participant *participant)
            signalbox__v1__participant__get_packed_size(participant) <= PARTICIPANT_BYTES_MAX;
 }
 
-/* Whether the room must come, or be put together, before this can be answered; then it waits. Reports are what a room
- * is put together from. */
+/* Whether the room must come, or be put together, before this can be answered; then it waits, and so it does behind
+ * others that wait. Reports are what a room is put together from. */
 static bool must_wait(const struct binding *binding)
 {
     struct shard *shard = binding->shard;
@@ -684,11 +693,12 @@ static bool must_wait(const struct binding *binding)
     struct room *room = shard_find_any_room(shard, &binding->key);
     if (room == NULL || room->state == ROOM_HELD) {
         enum origin origin = owner_origin(shard, room, &binding->key, state->room, NULL, NULL);
-        if (origin == ORIGIN_NEW || (origin == ORIGIN_LOST && owner_reports_complete(shard, binding->now_ms)))
+        bool here = origin == ORIGIN_NEW || (origin == ORIGIN_LOST && owner_reports_complete(shard, binding->now_ms));
+        if (here && (room == NULL || list_empty(&room->waiting)))
             return false;
         if (room == NULL)
             room = shard_open_room(shard, &binding->key, state->project, state->room);
-        if (origin == ORIGIN_LOST)
+        if (!here && origin == ORIGIN_LOST)
             rebuild_open(room, binding->now_ms);
         else if (room->state == ROOM_ABSENT)
             room_set_state(room, ROOM_HELD);

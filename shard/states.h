@@ -33,6 +33,7 @@ enum room_state { ROOM_ABSENT, ROOM_HELD, ROOM_REBUILDING, ROOM_SETTLING, ROOM_L
     EDGE(SETTLING, LIVE, "the resume window is over")                                                                  \
     EDGE(SETTLING, FROZEN, "another shard's")                                                                          \
     EDGE(LIVE, ABSENT, "empty, or this shard was removed")                                                             \
+    EDGE(LIVE, SETTLING, "resumed while it is younger than a resume window, by somebody who is not known")             \
     EDGE(LIVE, FROZEN, "another shard's")                                                                              \
     EDGE(FROZEN, ABSENT, "installed or refused by its new owner, or that owner was lost")                              \
     EDGE(FROZEN, SETTLING, "this shard's again, and nobody else has installed it")                                     \

@@ -20,6 +20,7 @@ enum {
     BACKOFF_MAX_MS = 15000,
     NAME_AGAIN_MS = 5000,
     OVERTAKING_MS = 15000,
+    KEPT_MS = 29000, /* the resume window, less what it takes until a gateway knows of a loss */
 };
 
 typedef Signalbox__V1__ClientMessage Request;
@@ -480,6 +481,10 @@ static void on_leave(struct model_client *client, const Signalbox__V1__Leave *le
 {
     world_note(client->world, client->room, "%s is told to leave: reason %d, action %d, %s", client->identity,
                (int)leave->reason, (int)leave->action, leave->message);
+    int64_t away_ms = world_now_ms(client->world) - client->held_ms;
+    if (leave->action == SIGNALBOX__V1__LEAVE_ACTION__REJOIN && client->sid[0] != '\0' && away_ms < KEPT_MS)
+        violated(client, "sessions are kept", "told to join afresh %" PRId64 " ms after it was served: reason %d, %s",
+                 away_ms, (int)leave->reason, leave->message);
     if (leave->action == SIGNALBOX__V1__LEAVE_ACTION__REJOIN)
         forget_session(client);
     if (leave->action == SIGNALBOX__V1__LEAVE_ACTION__STOP && overtaken(client, leave->reason))

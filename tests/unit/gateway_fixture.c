@@ -72,7 +72,8 @@ void fixture_open(struct fixture *fixture, const struct gateway_limits *limits)
     static const struct gateway_actions actions = {on_send, on_close, on_item, on_wall_ms};
     char error[128];
     *fixture = (struct fixture){.now_ms = STARTED_MS};
-    fixture->options.self = (struct node_address){.kind = NODE_GATEWAY, .id = "gw-1", .incarnation = 100};
+    fixture->options.self =
+        (struct node_address){.kind = NODE_GATEWAY, .id = "gw-1", .incarnation = incarnation_random()};
     fixture->options.limits = limits != NULL ? *limits : gateway_default_limits;
     arena_init(&fixture->arena, ARENA_BYTES);
     timer_wheel_init(&fixture->wheel, fixture->now_ms);

@@ -249,6 +249,23 @@ START_TEST(join_is_said_to_the_owner)
 }
 END_TEST
 
+/* Or an owner would take a connection to this gateway for one of the process that had its id before. */
+START_TEST(connections_of_two_starts_differ)
+{
+    uint64_t connections[2];
+    for (int i = 0; i < 2; i++) {
+        int client = connect_client(&f);
+        char *token = mint(&f, "ann", "r", NULL);
+        hello_token(&f, client, token, NULL);
+        free(token);
+        connections[i] = newest_state(&f)->connection;
+        fixture_close(&f);
+        fixture_open(&f, NULL);
+    }
+    ck_assert_uint_ne(connections[0], connections[1]);
+}
+END_TEST
+
 START_TEST(viewers_are_who_may_not_publish)
 {
     join_client(&f, "ann", "r", json_pack("{s:b}", "canPublish", 0));
@@ -481,6 +498,7 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, join_is_said_to_the_owner);
+    tcase_add_test(tcase, connections_of_two_starts_differ);
     tcase_add_test(tcase, viewers_are_who_may_not_publish);
     tcase_add_test(tcase, lost_states_are_repeated_with_backoff);
     tcase_add_test(tcase, greeting_comes_before_everything);

@@ -399,7 +399,8 @@ static int closed_count(void)
 static void add_other_gateway(void)
 {
     struct view *view = view_copy(f.view);
-    struct view_node self = {.id = "gw-1", .incarnation = 100}, other = {.id = "gw-2", .incarnation = 200};
+    struct view_node self = {.id = "gw-1", .incarnation = f.options.self.incarnation},
+                     other = {.id = "gw-2", .incarnation = 200};
     view_put_gateway(view, &self);
     view_put_gateway(view, &other);
     view->number.seq++;

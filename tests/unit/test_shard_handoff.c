@@ -612,6 +612,22 @@ START_TEST(a_room_that_nobody_has_is_new_once_that_is_known)
 }
 END_TEST
 
+START_TEST(nobody_overtakes_those_that_wait)
+{
+    next_view("01");
+    const char *name = room_of(1);
+    learn(1);
+    struct person bob = joins(1, "bob", name);
+    ck_assert_int_eq(state_at(1, name), ROOM_HELD);
+    peers[0].marker = view->number; /* it holds nothing: the next one to come would find the room new */
+    struct person cat = joins(1, "cat", name);
+    ck_assert_int_eq(last_ack(&bob)->code, CODE(OK));
+    ck_assert_int_eq(last_ack(&cat)->code, CODE(OK));
+    ck_assert_uint_lt(last_ack(&bob)->join_seq, last_ack(&cat)->join_seq);
+    ck_assert_uint_eq(shard_stats(peers[1].shard).waiting_commands, 0);
+}
+END_TEST
+
 START_TEST(who_waits_too_long_or_one_too_many_is_told_to_try_again)
 {
     struct shard_options options = peers[1].shard->options;
@@ -746,6 +762,7 @@ int main(void)
     tcase_add_test(tests, those_that_wait_for_a_target_that_is_lost_come_back_whole);
     tcase_add_test(tests, an_unknown_room_is_pulled_before_it_is_taken_for_new);
     tcase_add_test(tests, a_room_that_nobody_has_is_new_once_that_is_known);
+    tcase_add_test(tests, nobody_overtakes_those_that_wait);
     tcase_add_test(tests, who_waits_too_long_or_one_too_many_is_told_to_try_again);
     tcase_add_test(tests, a_lost_owners_room_is_put_together_without_a_word);
     tcase_add_test(tests, changes_of_two_members_do_not_cancel_each_other_out);

@@ -435,6 +435,7 @@ START_TEST(departures_are_bounded_and_forgotten_in_time)
     struct person bob = person_make("bob", "r", 0), gone[3];
     uint64_t before = metric_value(M_DEPARTURES_FORGOTTEN);
     person_join(&fixture, &bob);
+    fixture_advance(&fixture, 31000); /* nobody from before the room may come back any more */
     for (int i = 0; i < 3; i++) {
         gone[i] = person_make("gone", "r", 0);
         person_join(&fixture, &gone[i]);
@@ -554,6 +555,25 @@ START_TEST(a_new_owner_puts_a_room_together_and_settles_it)
 }
 END_TEST
 
+/* Every process that knew the room was lost, and Bob was quicker than those who come back. */
+START_TEST(a_young_room_takes_back_whom_nobody_knows_and_settles)
+{
+    struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "r", 1), cat = person_make("cat", "r", 2);
+    person_join(&fixture, &bob);
+    ck_assert_uint_eq(shard_stats(fixture.shard).rooms_in_state[ROOM_SETTLING], 0);
+    fixture_advance(&fixture, 20000);
+    const Ack *ack = person_resume(&fixture, &ann, 0, 1);
+    ck_assert_int_eq(ack->code, CODE(OK));
+    /* Cat may follow: Ann must not take it for gone. */
+    ck_assert(ack_snapshot(&fixture, ack)->settling);
+    fixture_advance(&fixture, 29000);
+    ck_assert_uint_eq(shard_stats(fixture.shard).rooms_in_state[ROOM_SETTLING], 1);
+    fixture_advance(&fixture, 2000);
+    ck_assert_uint_eq(shard_stats(fixture.shard).rooms_in_state[ROOM_SETTLING], 0);
+    assert_refused(person_resume(&fixture, &cat, 2, 1), CODE(NOT_FOUND), REASON(SESSION_GONE), ACTION(REJOIN));
+}
+END_TEST
+
 /* Bob's gateway has told its clients that Ann left; Ann's gateway never heard of it. */
 static void report_departure(const struct person *bob, const struct person *ann)
 {
@@ -667,6 +687,31 @@ START_TEST(a_gateway_that_left_the_view_detaches_its_sessions)
     fixture_advance(&fixture, 31000);
     ck_assert_uint_eq(shard_stats(fixture.shard).participants, 1);
     ck_assert_uint_eq(shard_stats(fixture.shard).gateways, 1);
+}
+END_TEST
+
+/* The answer to the join was lost, then the gateway was taken for lost itself: it came back as another incarnation. */
+START_TEST(a_gateway_that_comes_back_unanswered_attaches_what_it_repeats)
+{
+    struct person ann = person_make("ann", "r", 2);
+    struct node_address again = fixture_gateway(2);
+    struct view_node node = {.incarnation = again.incarnation += 1000};
+    memcpy(node.id, again.id, sizeof node.id);
+    person_join(&fixture, &ann);
+    fixture_set_gateways(&fixture, 2);
+    ck_assert_uint_eq(shard_stats(fixture.shard).detached, 1);
+    struct view *view = view_copy(fixture.view);
+    view->number.seq++;
+    view_put_gateway(view, &node);
+    shard_view(fixture.shard, view, fixture.now_ms);
+    view_unref(&view);
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    item.body_case = BODY(SESSION_STATE);
+    item.session_state = person_state(&ann, JOIN, ATTACHED);
+    shard_item(fixture.shard, &again, &item, fixture.now_ms);
+    ck_assert_uint_eq(shard_stats(fixture.shard).detached, 0);
+    fixture_advance(&fixture, 31000);
+    ck_assert_uint_eq(shard_stats(fixture.shard).participants, 1);
 }
 END_TEST
 
@@ -832,12 +877,14 @@ int main(void)
     tcase_add_test(tests, a_second_join_of_an_identity_can_be_refused);
     tcase_add_test(tests, of_two_sessions_that_come_back_the_later_join_stays);
     tcase_add_test(tests, a_new_owner_puts_a_room_together_and_settles_it);
+    tcase_add_test(tests, a_young_room_takes_back_whom_nobody_knows_and_settles);
     tcase_add_test(tests, who_has_left_in_the_eyes_of_others_does_not_come_back);
     tcase_add_test(tests, a_room_that_a_gateway_knew_is_not_new_to_an_owner_that_does_not);
     tcase_add_test(tests, a_room_that_settles_empty_goes);
     tcase_add_test(tests, a_newer_report_overtakes_an_older_one);
     tcase_add_test(tests, a_detached_report_keeps_what_is_left_of_its_window);
     tcase_add_test(tests, a_gateway_that_left_the_view_detaches_its_sessions);
+    tcase_add_test(tests, a_gateway_that_comes_back_unanswered_attaches_what_it_repeats);
     tcase_add_test(tests, an_owner_that_acts_again_has_everybody_say_again_what_it_may_not_have_heard);
     tcase_add_test(tests, limits_turn_newcomers_away);
     tcase_add_test(tests, a_full_shard_takes_no_new_rooms);
