@@ -37,6 +37,8 @@ struct peer {
     int64_t accuse_ms; /* this process concurs in its removal since; 0: it does not */
     int64_t probed_ms;
     char server[SERVER_ID_MAX];
+    char second_server[SERVER_ID_MAX]; /* on which it has a connection beside that of the bus; "": it never had */
+    int64_t second_ms;                 /* when it was last heard over that one */
     struct view_number marker;
     struct view_number view; /* the newest that it was heard to know */
     struct concurrence concurs[CONCURS_MAX];
@@ -219,6 +221,11 @@ void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1_
         note_starter(detector, heartbeat, now_ms);
         return;
     }
+    if (heartbeat->second) {
+        peer->second_ms = now_ms;
+        snprintf(peer->second_server, sizeof peer->second_server, "%s", heartbeat->nats_server);
+        return;
+    }
     peer->heard_ms = now_ms;
     peer->beat_ms = now_ms - age_of(peer, heartbeat->sent_ms, now_ms);
     peer->credit_ms = 0;
@@ -280,27 +287,45 @@ void detector_appended(struct detector *detector, int64_t now_ms)
     detector->appended_ms = now_ms;
 }
 
-/* Somebody else on the same NATS server is heard, so it is not the server that is silent. */
-static bool server_is_heard(const struct detector *detector, const struct peer *accused, int64_t now_ms)
+/* Somebody else is heard through this NATS server, so it is not the server that is silent. */
+static bool server_is_heard(const struct detector *detector, const char *server, const struct peer *accused,
+                            int64_t now_ms)
 {
-    struct peer *peer, *next;
-    if (accused->server[0] == '\0')
+    const struct peer *peer, *next;
+    if (server[0] == '\0')
         return true;
-    HASH_ITER(hh, detector->peers, peer, next)
-        if (peer != accused && strcmp(peer->server, accused->server) == 0 &&
-            now_ms - peer->heard_ms < detector->times.suspect_ms)
+    HASH_ITER(hh, detector->peers, peer, next) {
+        bool first = strcmp(peer->server, server) == 0 && now_ms - peer->heard_ms < detector->times.suspect_ms;
+        bool second = strcmp(peer->second_server, server) == 0 && now_ms - peer->second_ms < detector->times.suspect_ms;
+        if (peer != accused && (first || second))
             return true;
+    }
     return false;
 }
 
+/* When the process fell silent it had a second connection that worked, to another server. */
+static bool had_second(const struct detector *detector, const struct peer *peer)
+{
+    return peer->second_server[0] != '\0' && strcmp(peer->second_server, peer->server) != 0 &&
+           peer->heard_ms - peer->second_ms < detector->times.silence_ms;
+}
+
+/* Silence may be that of the NATS server, from which the process will find another. It is the process's own if others
+ * are heard through that server, or through the server of its second connection, on which it is silent as well. */
 static bool should_accuse(const struct detector *detector, const struct peer *peer, int64_t now_ms)
 {
     int64_t silent_ms = now_ms - peer->heard_ms - peer->credit_ms;
+    int64_t enough_ms = peer->gone_ms != 0 ? detector->times.suspect_ms : detector->times.silence_ms;
     if (silent_ms >= detector->times.patience_ms)
         return true;
-    if (!server_is_heard(detector, peer, now_ms))
+    if (silent_ms < enough_ms)
         return false;
-    return silent_ms >= detector->times.silence_ms || (peer->gone_ms != 0 && silent_ms >= detector->times.suspect_ms);
+    if (!had_second(detector, peer))
+        return server_is_heard(detector, peer->server, peer, now_ms);
+    if (now_ms - peer->second_ms - peer->credit_ms < enough_ms)
+        return false;
+    return server_is_heard(detector, peer->server, peer, now_ms) ||
+           server_is_heard(detector, peer->second_server, peer, now_ms);
 }
 
 /* Gateways listen to shards alone. */

@@ -7,8 +7,10 @@
  * shards alone. A removal needs at least half of the shards of the view, or more than half of all its processes, to
  * concur, in every view since the last settled one that the accused may go by. If nobody subscribes to the process's
  * inbox any more (NATS answers 503), silence and notice together last `gone_ms`: its connection is gone, and it must
- * prove itself by an append before it acts again. Processes that share a NATS server with nobody who is heard get
- * `patience_ms`: their server may be what died.
+ * prove itself by an append before it acts again. A process whose NATS server may be what died gets `patience_ms` to
+ * find another: if nobody is heard through that server, or if it is heard itself over its second connection, which is
+ * to another server. If it is silent on both, though somebody else is heard through one of the two servers, it is the
+ * process that has gone.
  *
  * Fence. A shard may act while, within `fence_ms`, it has heard more than half of the shards and more than half of all
  * processes of its view, itself included (a heartbeat counts from when it was sent), none of them concurring in its

@@ -328,6 +328,8 @@ void membership_heartbeat(struct membership *m, const Signalbox__Cluster__V1__He
     if (heartbeat->view != NULL)
         view = (struct view_number){heartbeat->view->generation, heartbeat->view->seq};
     detector_heartbeat(m->detector, heartbeat, now_ms);
+    if (heartbeat->second)
+        return;
     membership_heard(m, &from, view, now_ms);
     bool waits = m->view != NULL && view_number_compare(m->marker, m->view->number) < 0;
     if (membership_is_shard(m) && (heartbeat->n_concurs > 0 || waits))

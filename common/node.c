@@ -225,6 +225,14 @@ static void on_heartbeat(void *ctx)
     struct payload *payload = payload_pack(&beat.base);
     bus_publish(node->bus, subject, payload, 0);
     payload_unref(&payload);
+    const char *second_server = viewlog_server(node->viewlog);
+    if (second_server[0] == '\0' || strcmp(second_server, node->server_id) == 0)
+        return;
+    beat.second = true;
+    beat.nats_server = (char *)second_server;
+    payload = payload_pack(&beat.base);
+    viewlog_publish(node->viewlog, subject, payload);
+    payload_unref(&payload);
 }
 
 static int64_t on_wall_s(void *ctx)
@@ -423,6 +431,7 @@ static void on_bus_state(void *ctx, enum bus_state state, const char *server_id,
     struct node *node = ctx;
     bool up = state == BUS_UP;
     snprintf(node->server_id, sizeof node->server_id, "%s", up && server_id != NULL ? server_id : "");
+    viewlog_set_bus_server(node->viewlog, node->server_id);
     if (state == BUS_REFUSED && !node->was_active) {
         node->handlers.fatal(node->ctx, detail);
         return;

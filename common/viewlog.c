@@ -13,11 +13,12 @@ enum {
     REQUEST_TIMEOUT_MS = 2000,
     ENTRIES_MAX = 10000,
     REPLICAS_CLUSTERED = 3,
+    SERVER_ID_MAX = 64,
 };
 /* The server's least; the log needs no detection of duplicates, its entries say what they follow. */
 static const int64_t duplicate_window_ns = 100 * 1000 * 1000;
 
-enum request_kind { REQUEST_READ_LAST, REQUEST_READ, REQUEST_APPEND };
+enum request_kind { REQUEST_READ_LAST, REQUEST_READ, REQUEST_APPEND, REQUEST_PUBLISH };
 
 /* Queued for the helper thread, carried out there, posted back to the loop, freed. */
 struct request {
@@ -29,23 +30,28 @@ struct request {
     uint64_t seq; /* in: to read, or expected last; out: of the entry */
     void *data;   /* to append */
     size_t size;
+    char subject[BUS_SUBJECT_MAX + 1]; /* to publish to */
+    struct payload *payload;
     viewlog_append_cb append_cb;
     viewlog_read_cb read_cb;
     void *ctx;
     enum viewlog_result result;
-    natsMsg *entry; /* read */
+    natsMsg *entry;             /* read */
+    char server[SERVER_ID_MAX]; /* that the log was connected to when the request was done */
     char detail[NATS_DETAIL_MAX];
 };
 
 struct viewlog {
     struct loop *loop;
     unsigned replicas;
-    struct list open; /* the loop's: requests without an answer yet */
+    struct list open;           /* the loop's: requests without an answer yet */
+    char server[SERVER_ID_MAX]; /* the loop's: as last heard */
     pthread_t thread;
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct list queue;
+    char bus_server[SERVER_ID_MAX];
     bool closing;
 
     /* The helper thread's. */
@@ -85,12 +91,41 @@ static bool is_forbidden(struct viewlog *log, natsStatus s, struct request *requ
     return true;
 }
 
+/* The bus would have to share its server with the log though there are others. */
+static bool is_crowded(struct viewlog *log)
+{
+    char server[SERVER_ID_MAX] = "";
+
+    if (!log->nc || log->options.server_count < 2 ||
+        natsConnection_GetConnectedServerId(log->nc, server, sizeof(server)) != NATS_OK)
+        return false;
+    pthread_mutex_lock(&log->lock);
+    bool crowded = strcmp(server, log->bus_server) == 0;
+    pthread_mutex_unlock(&log->lock);
+    return crowded;
+}
+
+/* To the next server; if that is the bus's, to the one after it, if that can be had. */
+static natsStatus connect_apart(struct viewlog *log)
+{
+    nats_options_next_server(&log->options);
+    natsStatus s = natsConnection_Connect(&log->nc, log->options.library);
+    if (s == NATS_OK && is_crowded(log)) {
+        natsConnection *other = NULL;
+        nats_options_next_server(&log->options);
+        if (natsConnection_Connect(&other, log->options.library) == NATS_OK) {
+            natsConnection_Destroy(log->nc);
+            log->nc = other;
+        }
+    }
+    return s;
+}
+
 static enum viewlog_result connect_once(struct viewlog *log, struct request *request)
 {
     jsOptions options;
 
-    nats_options_next_server(&log->options);
-    natsStatus s = natsConnection_Connect(&log->nc, log->options.library);
+    natsStatus s = connect_apart(log);
     if (s == NATS_OK)
         s = jsOptions_Init(&options);
     if (s == NATS_OK) {
@@ -210,6 +245,15 @@ static enum viewlog_result append_entry(struct viewlog *log, struct request *req
     return fail(request, VIEWLOG_UNKNOWN, s);
 }
 
+static enum viewlog_result publish(struct viewlog *log, struct request *request)
+{
+    const struct payload *payload = request->payload;
+
+    if (log->nc && natsConnection_Publish(log->nc, request->subject, payload->data, (int)payload->size) == NATS_OK)
+        return VIEWLOG_OK;
+    return VIEWLOG_FAILED;
+}
+
 static enum viewlog_result carry_out(struct viewlog *log, struct request *request)
 {
     enum viewlog_result result = VIEWLOG_OK;
@@ -219,6 +263,10 @@ static enum viewlog_result carry_out(struct viewlog *log, struct request *reques
         return VIEWLOG_REFUSED;
     }
     if (log->nc && natsConnection_IsClosed(log->nc))
+        drop_connection(log);
+    if (request->kind == REQUEST_PUBLISH)
+        return publish(log, request);
+    if (request->kind == REQUEST_READ_LAST && is_crowded(log))
         drop_connection(log);
     if (!log->nc)
         result = connect_once(log, request);
@@ -249,6 +297,8 @@ static void *viewlog_main(void *arg)
         list_remove(&request->queue_link);
         pthread_mutex_unlock(&log->lock);
         request->result = carry_out(log, request);
+        if (log->nc)
+            natsConnection_GetConnectedServerId(log->nc, request->server, sizeof(request->server));
         loop_post(log->loop, &request->message);
         pthread_mutex_lock(&log->lock);
     }
@@ -262,6 +312,7 @@ static void request_free(struct request *request)
     list_remove(&request->open_link);
     list_remove(&request->queue_link);
     natsMsg_Destroy(request->entry);
+    payload_unref(&request->payload);
     free(request->data);
     free(request);
 }
@@ -272,9 +323,10 @@ static void on_done(struct loop_message *message)
 
     if (request->log) {
         list_remove(&request->open_link); /* the callback may close the log */
+        memcpy(request->log->server, request->server, sizeof(request->server));
         if (request->kind == REQUEST_APPEND)
             request->append_cb(request->ctx, request->result, request->seq, request->detail);
-        else
+        else if (request->kind != REQUEST_PUBLISH)
             request->read_cb(request->ctx, request->result, request->seq,
                              request->entry ? (const uint8_t *)natsMsg_GetData(request->entry) : NULL,
                              request->entry ? (size_t)natsMsg_GetDataLength(request->entry) : 0, request->detail);
@@ -376,5 +428,37 @@ void viewlog_append(struct viewlog *log, const void *data, size_t size, uint64_t
     request->data = mem_dup(data, size);
     request->size = size;
     request->append_cb = cb;
+    submit(log, request);
+}
+
+void viewlog_set_bus_server(struct viewlog *log, const char *server_id)
+{
+    pthread_mutex_lock(&log->lock);
+    snprintf(log->bus_server, sizeof(log->bus_server), "%s", server_id);
+    pthread_mutex_unlock(&log->lock);
+}
+
+const char *viewlog_server(const struct viewlog *log)
+{
+    return log->server;
+}
+
+static void withdraw_publishes(struct viewlog *log)
+{
+    pthread_mutex_lock(&log->lock);
+    list_for_each_safe(link, &log->queue) {
+        struct request *request = container_of(link, struct request, queue_link);
+        if (request->kind == REQUEST_PUBLISH)
+            request_free(request);
+    }
+    pthread_mutex_unlock(&log->lock);
+}
+
+void viewlog_publish(struct viewlog *log, const char *subject, struct payload *payload)
+{
+    withdraw_publishes(log);
+    struct request *request = request_new(log, REQUEST_PUBLISH, 0, NULL);
+    snprintf(request->subject, sizeof(request->subject), "%s", subject);
+    request->payload = payload_ref(payload);
     submit(log, request);
 }

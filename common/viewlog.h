@@ -6,6 +6,9 @@
  * stale. JetStream calls block, so they run on a helper thread with a connection of its own; results come back as
  * callbacks on the loop, in the order of the calls.
  *
+ * That connection is this process's second voice: where there are several servers it is made to another one than the
+ * bus's, so that the end of a server does not silence the process (common/detector.h).
+ *
  * Threading: all functions and callbacks on the loop's thread.
  */
 #ifndef SBX_COMMON_VIEWLOG_H
@@ -46,5 +49,14 @@ void viewlog_read_last(struct viewlog *log, viewlog_read_cb cb, void *ctx);
 void viewlog_read(struct viewlog *log, uint64_t seq, viewlog_read_cb cb, void *ctx);
 void viewlog_append(struct viewlog *log, const void *data, size_t size, uint64_t expected_last_seq,
                     viewlog_append_cb cb, void *ctx);
+
+/* The server that the bus is connected to ("": none): the next time that the log's end is read, the log's connection
+ * moves to another one, if it can. */
+void viewlog_set_bus_server(struct viewlog *log, const char *server_id);
+/* To which server the log is connected, as last heard; "" if to none. */
+const char *viewlog_server(const struct viewlog *log);
+/* Publishes on core NATS over the log's connection as it is, at most once: nothing is connected for it, and what still
+ * waits for a request under way gives way to what is newer. Takes a reference of its own. */
+void viewlog_publish(struct viewlog *log, const char *subject, struct payload *payload);
 
 #endif

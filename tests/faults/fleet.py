@@ -68,8 +68,8 @@ def present(fleet, *names):
 
 class Fleet(Cluster):
     def __init__(self, gateways=2, shards=3, nats=3, namespaces=(), alone=None, **options):
-        """`namespaces`: these processes live in network namespaces of their own, each joined to this one by a link. `alone`: it
-        has the last NATS server for itself."""
+        """`namespaces`: these processes live in network namespaces of their own, each joined to this one by a link. `alone`: one
+        of them, which may have the last NATS server for itself, see seclude()."""
         self.alone = alone
         self.namespaces = {name: Namespace(number) for number, name in enumerate(namespaces, 1)}
         self.nats_names = [f"nats-{i + 1}" for i in range(nats)]
@@ -90,7 +90,7 @@ class Fleet(Cluster):
         # shard-1 and gateway-1 prefer the first server, shard-2 and gateway-2 the second, and so on.
         used = self.nats_names
         if self.alone:
-            used = used[-1:] if name == self.alone else used[:-1]
+            used = used if name == self.alone else used[:-1]
         at = (int(name.split("-")[1]) - 1) % len(used)
         order = used[at:] + used[:at]
         servers = [f"nats://{self.bus_address(name)}:{self.nats_ports[server][0]}" for server in order]
@@ -253,12 +253,31 @@ class Fleet(Cluster):
         return sorted(self.nats_names, key=lambda name: (name == leader, -used.count(name)))
 
     def shards_in_company(self):
-        """Shards on whose NATS server there is another process, and then the others. The silence of a process that is alone
-        on its server may be the server's, and gets patience."""
+        """Shards on whose NATS server there is another process, and then the others."""
         view = self.view()
         used = collections.Counter(node.get("natsServer") for node in view["shards"] + view["gateways"])
         order = sorted(view["shards"], key=lambda shard: (used[shard.get("natsServer")] < 2, shard["id"]))
         return [shard["id"] for shard in order]
+
+    def seclude(self):
+        """Has the shard that is to be alone connect its bus to the last NATS server, and its view log to another one."""
+        ids, shard = self.nats_ids(), next(shard for shard in self.view()["shards"] if shard["id"] == self.alone)
+        others = self.nats_names[:-1]
+        if ids.get(shard.get("natsServer")) in others:
+            refusals = [["OUTPUT", "-p", "tcp", "--dport", str(self.nats_ports[name][0]), "-j", "REJECT", "--reject-with",
+                         "tcp-reset"] for name in others]
+            command = [*self.namespaces[self.alone].launcher(), "iptables", "-w"]
+            for rule in refusals:
+                subprocess.run([*command, "-A", *rule], check=True, capture_output=True)
+            self.kill_all(self.alone)
+            self.restore()
+            for rule in refusals:
+                subprocess.run([*command, "-D", *rule], check=True, capture_output=True)
+
+        def is_there_too():
+            texts = [http_get(f"http://127.0.0.1:{self.nats_ports[name][1]}/connz", 2)[1] for name in others]
+            return any(f"-{self.alone}\"" in text for text in texts)
+        wait_for(is_there_too, "the secluded shard's second connection", WHOLE_TIMEOUT_S, 0.2)
 
     def incarnations(self):
         """{shard: incarnation} of the present view, as histories have them."""

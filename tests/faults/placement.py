@@ -23,7 +23,6 @@ MESSAGES_PER_MIN = 60  # and participant: a message every 250 ms in a room of 4
 QUIET_S, AFTER_S = 4, 3
 MOVED_TIMEOUT_S = 60
 FEW_ROOMS = 150  # where NATS servers are lost
-LONE_BAR_S = 8
 
 
 class Stage:
@@ -265,16 +264,23 @@ def case_nats_log_lost(fleet, figures):
     return stage.ok
 
 
-# --- A shard that has its NATS server for itself: its silence may be the server's, so it gets patience (docs/FAULTS.md) ---
+# --- A shard that has its NATS server for itself: only its second connection tells its end from that server's ---
 
 
 def case_lone_shard_partitioned(fleet, figures):
+    fleet.seclude()
     wait_weights(fleet)
-    return cut_shard_off("lone_shard_partitioned", fleet, figures, fleet.alone, LONE_BAR_S)
+    return cut_shard_off("lone_shard_partitioned", fleet, figures, fleet.alone, 4)
 
 
 def case_lone_shard_killed(fleet, figures):
-    return kill_shard("lone_shard_killed", fleet, figures, fleet.alone, worst_bar_s=LONE_BAR_S)
+    fleet.seclude()
+    return kill_shard("lone_shard_killed", fleet, figures, fleet.alone, worst_bar_s=4, p99_bar_s=1.5)
+
+
+def case_lone_server_lost(fleet, figures):
+    fleet.seclude()
+    return lose_server("lone_server_lost", fleet, figures, lambda: fleet.nats_names[-1], 12)
 
 
 SHARDS = ["shard-1", "shard-2", "shard-3"]
@@ -283,7 +289,7 @@ GROUPS = (
     (dict(gateways=2, shards=3, nats=3, namespaces=SHARDS),
      [case_shard_partitioned, case_nats_leader_lost, case_nats_server_lost, case_nats_log_lost]),
     (dict(gateways=2, shards=3, nats=3, namespaces=["shard-3"], alone="shard-3"),
-     [case_lone_shard_partitioned, case_lone_shard_killed]),
+     [case_lone_shard_partitioned, case_lone_shard_killed, case_lone_server_lost]),
 )
 
 

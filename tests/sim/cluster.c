@@ -279,12 +279,11 @@ void process_pause(struct process *process, int64_t ms)
 }
 
 /* The process misses its own echo after a while, and finds another connection once there is one to be had. */
-void process_cut(struct process *process, int64_t ms)
+static void lose_bus(struct process *process, int64_t ms)
 {
     struct world *world = process->world;
     struct event event = {.process = process, .incarnation = process->address.incarnation};
     process->cut_until_ms = world->now_ms + ms;
-    cluster_tell(world, "%s is cut off from the bus for %d ms", process->address.id, (int)ms);
     if (ms <= ECHO_LOST_MS)
         return;
     event.kind = EVENT_BUS_DOWN;
@@ -293,6 +292,21 @@ void process_cut(struct process *process, int64_t ms)
     event.kind = EVENT_BUS_UP;
     event.at_ms = process->cut_until_ms + (int64_t)world_random(world, RECONNECT_MAX_MS);
     cluster_push(world, event);
+}
+
+void process_cut(struct process *process, int64_t ms)
+{
+    process->mute_until_ms = process->world->now_ms + ms;
+    cluster_tell(process->world, "%s is cut off from the bus for %d ms", process->address.id, (int)ms);
+    lose_bus(process, ms);
+}
+
+void cluster_lose_server(struct world *world, int server, int64_t ms)
+{
+    cluster_tell(world, "NATS server %d is lost, its processes find another after %d ms", server, (int)ms);
+    for (int i = server; i < world->gateways + world->shards; i += CLUSTER_SERVERS)
+        if (world->processes[i].alive)
+            lose_bus(&world->processes[i], ms);
 }
 
 void process_drain(struct process *process, uint32_t within_ms)

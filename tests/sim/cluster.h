@@ -15,7 +15,7 @@
 #include "shard/shard.h"
 #include "tests/sim/world.h"
 
-enum { CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PROCESSES_MAX = 72 };
+enum { CLUSTER_SERVERS = 2, CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PROCESSES_MAX = 72 };
 
 #define INJECTED_TABLE(X)                                                                                              \
     X(LOSS, "bus messages lost")                                                                                       \
@@ -27,6 +27,7 @@ enum { CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PROCESSES_MAX = 72 };
     X(PARTITION, "partitions of two processes")                                                                        \
     X(ONE_WAY, "one-way partitions of two processes")                                                                  \
     X(BUS_CUT, "partitions from the bus")                                                                              \
+    X(SERVER_LOST, "NATS servers lost with all connections to them")                                                   \
     X(LEADERLESS, "leaderless periods of the log")                                                                     \
     X(LOG_FAILED, "log requests failed")                                                                               \
     X(LOG_UNKNOWN, "appends with an unknown outcome")                                                                  \
@@ -71,8 +72,9 @@ struct process {
     bool alive, bus_up, acting, flush_wanted, release_wanted, rejoin_wanted, leave_wanted, ended, leaving;
     uint64_t life; /* of the process; incarnations may change within it */
     int64_t paused_until_ms;
-    int64_t cut_until_ms; /* from the bus */
-    int64_t links_due_ms; /* -1: nothing waits */
+    int64_t cut_until_ms;  /* from the bus */
+    int64_t mute_until_ms; /* nor does its second connection work */
+    int64_t links_due_ms;  /* -1: nothing waits */
     int64_t last_arrival_ms[CLUSTER_PROCESSES_MAX];
     int64_t log_ms;                               /* requests to the log keep their order */
     int64_t deaf_until_ms[CLUSTER_PROCESSES_MAX]; /* to what these send */
@@ -198,6 +200,8 @@ void process_start(struct process *process);
 void process_crash(struct process *process);
 void process_pause(struct process *process, int64_t ms);
 void process_cut(struct process *process, int64_t ms);
+/* A NATS server ends: its processes are off the bus for so long, and heard over their second connections meanwhile. */
+void cluster_lose_server(struct world *world, int server, int64_t ms);
 /* A shard hands its rooms over and leaves. */
 void process_drain(struct process *process, uint32_t within_ms);
 void process_leave(struct process *process);
@@ -213,6 +217,8 @@ void cluster_drop_event(struct event *event);
 int64_t cluster_later(struct world *world, int64_t *last_ms, uint32_t delay_max_ms);
 /* Takes no reference; to NULL: every process that listens to this kind. */
 void cluster_publish(struct process *from, enum event_kind kind, const char *subject, struct payload *bytes);
+/* A heartbeat over the second connection. Draws nothing: it is as if it were not there for everything else. */
+void cluster_publish_second(struct process *from, struct payload *bytes);
 void cluster_probe(struct process *from, const struct node_address *node, struct payload *bytes);
 void cluster_log_request(struct process *from, enum event_kind kind, struct payload *bytes, uint64_t expected_seq);
 void cluster_log_handle(struct world *world, struct event *event);

@@ -104,6 +104,23 @@ void cluster_publish(struct process *from, enum event_kind kind, const char *sub
     }
 }
 
+void cluster_publish_second(struct process *from, struct payload *bytes)
+{
+    struct world *world = from->world;
+    if (world->now_ms < from->mute_until_ms)
+        return;
+    for (int i = 0; i < world->gateways + world->shards; i++) {
+        struct process *to = &world->processes[i];
+        if (to != from && to->alive && to->bus_up && (to->shard != NULL || from->shard != NULL) &&
+            world->now_ms >= to->cut_until_ms && world->now_ms >= to->deaf_until_ms[from->index])
+            cluster_push(world, (struct event){.at_ms = world->now_ms + 1,
+                                               .kind = EVENT_HEARTBEAT,
+                                               .process = to,
+                                               .incarnation = to->address.incarnation,
+                                               .bytes = payload_ref(bytes)});
+    }
+}
+
 void cluster_probe(struct process *from, const struct node_address *node, struct payload *bytes)
 {
     struct world *world = from->world;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, NATS_SERVERS = 2, AMBUSH_ONE_IN = 2 };
+enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, AMBUSH_ONE_IN = 2 };
 
 bool process_may_act(struct process *process)
 {
@@ -138,7 +138,7 @@ static void on_heartbeat(void *ctx)
     struct view_number view = on_link_view(process), marker = membership_marker(process->membership);
     enum membership_state state = membership_state(process->membership);
     char server[16];
-    snprintf(server, sizeof server, "nats-%d", process->index % NATS_SERVERS);
+    snprintf(server, sizeof server, "nats-%d", process->index % CLUSTER_SERVERS);
     number.generation = view.generation;
     number.seq = view.seq;
     settled.generation = marker.generation;
@@ -162,6 +162,11 @@ static void on_heartbeat(void *ctx)
         note_load(process);
     struct payload *payload = payload_pack(&beat.base);
     cluster_publish(process, EVENT_HEARTBEAT, "", payload);
+    payload_unref(&payload);
+    snprintf(server, sizeof server, "nats-%d", (process->index + 1) % CLUSTER_SERVERS);
+    beat.second = true;
+    payload = payload_pack(&beat.base);
+    cluster_publish_second(process, payload);
     payload_unref(&payload);
 }
 

@@ -85,6 +85,18 @@ static void part(struct world *world, struct process *a, struct process *b, bool
         b->deaf_until_ms[a->index] = world->now_ms + ms;
 }
 
+static void cut_off(struct world *world, struct process *process)
+{
+    int64_t ms = between(world, 200, 8000);
+    if (ms % 4 == 0) {
+        world->injected[INJECTED_SERVER_LOST]++;
+        cluster_lose_server(world, process->index % CLUSTER_SERVERS, 200 + ms / 3);
+    } else {
+        world->injected[INJECTED_BUS_CUT]++;
+        process_cut(process, ms);
+    }
+}
+
 static void lose_leader(struct world *world)
 {
     world->injected[INJECTED_LEADERLESS]++;
@@ -141,8 +153,7 @@ static void befall(struct world *world)
     } else if (kind < 65) {
         part(world, process, draw_process(world), false);
     } else if (kind < 79) {
-        world->injected[INJECTED_BUS_CUT]++;
-        process_cut(process, between(world, 200, 8000));
+        cut_off(world, process);
     } else if (kind < 90) {
         lose_leader(world);
     } else if (!process->leaving && process_runs(process)) {
@@ -338,7 +349,7 @@ static void end_trouble(struct world *world)
     for (int i = 0; i < world->gateways + world->shards; i++) {
         struct process *process = &world->processes[i];
         memset(process->deaf_until_ms, 0, sizeof process->deaf_until_ms);
-        process->cut_until_ms = process->full_until_ms = 0;
+        process->cut_until_ms = process->mute_until_ms = process->full_until_ms = 0;
         process->pressure = PRESSURE_LOW;
         if (!process->alive && (i == 0 || i == world->gateways))
             start(world, process);

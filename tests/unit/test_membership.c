@@ -806,8 +806,9 @@ START_TEST(a_bus_that_is_back_means_that_views_may_have_passed)
 }
 END_TEST
 
-/* A heartbeat of `id` in the membership's own view that concurs in the removal of `accused` (0: of nobody). */
-static void hear_concurring(const char *id, uint64_t accused)
+/* A heartbeat of `id` in the membership's own view, through a NATS server, over its bus or its second connection, that
+ * concurs in the removal of `accused` (0: of nobody). */
+static void hear_through(const char *id, const char *server, bool second, uint64_t accused)
 {
     Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
     Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
@@ -820,12 +821,18 @@ static void hear_concurring(const char *id, uint64_t accused)
     beat.incarnation = (uint64_t)id[0];
     beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
     beat.view = beat.settled = &number;
-    beat.nats_server = (char *)"N";
+    beat.nats_server = (char *)server;
+    beat.second = second;
     beat.load = &load;
     concurrence.incarnation = accused;
     beat.concurs = list;
     beat.n_concurs = accused != 0 ? 1 : 0;
     membership_heartbeat(membership, &beat, now_ms);
+}
+
+static void hear_concurring(const char *id, uint64_t accused)
+{
+    hear_through(id, "N", false, accused);
 }
 
 /* Passes time while `b` stays silent and `a` is heard, concurring from `a_concurs_ms` of silence on. Returns the
@@ -900,6 +907,78 @@ START_TEST(who_has_no_subscription_is_removed_sooner)
     ck_assert_int_ge(now_ms - start_ms, membership_default_times.detector.gone_ms);
     ck_assert_int_le(now_ms - start_ms, 1000);
     ck_assert_ptr_null(view_find_shard(proposed, "x"));
+}
+END_TEST
+
+/* x falls silent; y, on server N, is heard and concurs whenever it may. Returns after what silence x is removed, or -1;
+ * `second` is the server over which x is heard all the while, or NULL. */
+static int64_t silence_of_x(const char *second)
+{
+    int64_t start_ms = now_ms;
+    unsigned before = appends;
+    reads_answered = reads;
+    while (appends == before && now_ms - start_ms < 10000) {
+        pass(50);
+        if (reads > reads_answered) { /* by the poll */
+            membership_read_done(membership, VIEWLOG_FAILED, NULL, now_ms);
+            reads_answered = reads;
+        }
+        if (second != NULL)
+            hear_through("x", second, true, 0);
+        hear_through("y", "N", false, now_ms - start_ms >= membership_default_times.detector.silence_ms ? 'x' : 0);
+    }
+    ck_assert(appends == before || view_find_shard(proposed, "x") == NULL);
+    return appends == before ? -1 : now_ms - start_ms;
+}
+
+START_TEST(who_may_have_lost_its_server_gets_patience)
+{
+    join_as_lowest();
+    hear_through("x", "X", false, 0); /* nobody else is there */
+    ck_assert_int_ge(silence_of_x(NULL), membership_default_times.detector.patience_ms);
+}
+END_TEST
+
+START_TEST(who_is_silent_on_both_connections_gets_none)
+{
+    join_as_lowest();
+    hear_through("x", "N", true, 0);
+    hear_through("x", "X", false, 0);
+    int64_t took_ms = silence_of_x(NULL);
+    ck_assert_int_ge(took_ms,
+                     membership_default_times.detector.silence_ms + membership_default_times.detector.notice_ms);
+    ck_assert_int_le(took_ms, 3500);
+}
+END_TEST
+
+START_TEST(who_is_heard_over_its_second_connection_gets_patience)
+{
+    join_as_lowest();
+    hear_through("x", "N", false, 0); /* others are heard through its server */
+    ck_assert_int_ge(silence_of_x("S"), membership_default_times.detector.patience_ms);
+}
+END_TEST
+
+/* Two servers may have ended at once. */
+START_TEST(who_may_have_lost_both_its_servers_gets_patience)
+{
+    join_as_lowest();
+    hear_through("x", "S", true, 0);
+    hear_through("x", "X", false, 0);
+    ck_assert_int_ge(silence_of_x(NULL), membership_default_times.detector.patience_ms);
+}
+END_TEST
+
+START_TEST(a_second_connection_that_had_ended_before_says_nothing)
+{
+    join_as_lowest();
+    hear_through("x", "N", true, 0);
+    for (int i = 0; i < 30; i++) {
+        pass(50);
+        hear_through("x", "X", false, 0);
+        hear_through("y", "N", false, 0);
+    }
+    ck_assert_int_ge(silence_of_x(NULL), membership_default_times.detector.patience_ms);
 }
 END_TEST
 
@@ -1078,6 +1157,11 @@ int main(void)
     tcase_add_test(tcase, a_bus_that_is_back_means_that_views_may_have_passed);
     tcase_add_test(tcase, who_is_silent_is_removed_after_a_notice_by_a_quorum);
     tcase_add_test(tcase, who_has_no_subscription_is_removed_sooner);
+    tcase_add_test(tcase, who_may_have_lost_its_server_gets_patience);
+    tcase_add_test(tcase, who_is_silent_on_both_connections_gets_none);
+    tcase_add_test(tcase, who_is_heard_over_its_second_connection_gets_patience);
+    tcase_add_test(tcase, who_may_have_lost_both_its_servers_gets_patience);
+    tcase_add_test(tcase, a_second_connection_that_had_ended_before_says_nothing);
     tcase_add_test(tcase, a_single_accuser_among_three_removes_nobody);
     tcase_add_test(tcase, it_does_not_propose_while_a_lower_id_lives);
     tcase_add_test(tcase, who_hears_too_few_may_not_act_until_an_append_lists_it);

@@ -10,7 +10,7 @@
 
 enum { GUARD_MS = 30000, ROUNDS = 300 };
 
-static struct nats_server server;
+static struct nats_server server, other_server;
 static struct loop *loop;
 
 struct answer {
@@ -111,6 +111,7 @@ static struct viewlog *open_as(const char *user)
 static void set_up(void)
 {
     memset(&server, 0, sizeof(server));
+    memset(&other_server, 0, sizeof(other_server));
     loop = loop_new();
 }
 
@@ -118,6 +119,7 @@ static void tear_down(void)
 {
     loop_free(&loop);
     nats_server_stop(&server);
+    nats_server_stop(&other_server);
 }
 
 START_TEST(appends_and_reads)
@@ -304,6 +306,72 @@ START_TEST(is_refused_without_permission)
 }
 END_TEST
 
+START_TEST(speaks_over_its_own_connection)
+{
+    natsConnection *nc = NULL;
+    natsSubscription *sub = NULL;
+    natsMsg *msg = NULL;
+    char id[64];
+    struct payload *lost = payload_from("lost", 4), *said = payload_from("said", 4);
+
+    nats_server_start(&server, NULL);
+    ck_assert_int_eq(natsConnection_ConnectTo(&nc, server.url), NATS_OK);
+    ck_assert_int_eq(natsConnection_SubscribeSync(&sub, nc, "sbx.hb.shard.a"), NATS_OK);
+    ck_assert_int_eq(natsConnection_Flush(nc), NATS_OK);
+    ck_assert_int_eq(natsConnection_GetConnectedServerId(nc, id, sizeof(id)), NATS_OK);
+    struct viewlog *log = open_as(NULL);
+    ck_assert_str_eq(viewlog_server(log), "");
+    viewlog_publish(log, "sbx.hb.shard.a", lost); /* there is no connection yet, and none is made for it */
+    read_last_now(log);
+    ck_assert_str_eq(viewlog_server(log), id);
+    viewlog_publish(log, "sbx.hb.shard.a", said);
+    ck_assert_int_eq(natsSubscription_NextMsg(&msg, sub, GUARD_MS), NATS_OK);
+    ck_assert_mem_eq(natsMsg_GetData(msg), "said", 4);
+    natsMsg_Destroy(msg);
+    natsSubscription_Destroy(sub);
+    natsConnection_Destroy(nc);
+    payload_unref(&lost);
+    payload_unref(&said);
+    viewlog_close(&log);
+}
+END_TEST
+
+static void id_of(const struct nats_server *of, char ret_id[64])
+{
+    natsConnection *nc = NULL;
+    ck_assert_int_eq(natsConnection_ConnectTo(&nc, of->url), NATS_OK);
+    ck_assert_int_eq(natsConnection_GetConnectedServerId(nc, ret_id, 64), NATS_OK);
+    natsConnection_Destroy(nc);
+}
+
+START_TEST(keeps_off_the_server_of_the_bus)
+{
+    char ids[2][64];
+
+    nats_server_start(&server, NULL);
+    nats_server_start(&other_server, NULL);
+    id_of(&server, ids[0]);
+    id_of(&other_server, ids[1]);
+    const char *urls[] = {server.url, other_server.url};
+    struct bus_options options = {.servers = urls, .server_count = 2, .name = "test"};
+    struct viewlog *log = viewlog_open(loop, &options, 0);
+    for (int i = 0; i < 4; i++) {
+        viewlog_set_bus_server(log, ids[i % 2]);
+        ck_assert_int_eq(read_last_now(log).result, VIEWLOG_EMPTY);
+        ck_assert_str_eq(viewlog_server(log), ids[(i + 1) % 2]);
+    }
+    /* Better the same one than none. */
+    nats_server_stop(&other_server);
+    viewlog_set_bus_server(log, ids[0]);
+    struct answer answer = read_last_now(log);
+    for (int i = 0; i < 3 && answer.result != VIEWLOG_EMPTY; i++)
+        answer = read_last_now(log);
+    ck_assert_int_eq(answer.result, VIEWLOG_EMPTY);
+    ck_assert_str_eq(viewlog_server(log), ids[0]);
+    viewlog_close(&log);
+}
+END_TEST
+
 static Suite *viewlog_suite(void)
 {
     Suite *suite = suite_create("viewlog");
@@ -320,6 +388,8 @@ static Suite *viewlog_suite(void)
     tcase_add_test(tcase, closes_with_requests_in_flight);
     tcase_add_test(tcase, denies_purging_and_deleting);
     tcase_add_test(tcase, is_refused_without_permission);
+    tcase_add_test(tcase, speaks_over_its_own_connection);
+    tcase_add_test(tcase, keeps_off_the_server_of_the_bus);
     suite_add_tcase(suite, tcase);
     return suite;
 }
