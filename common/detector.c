@@ -549,3 +549,15 @@ struct view_number detector_marker(const struct detector *detector, uint64_t inc
     const struct peer *peer = find(detector, incarnation);
     return peer != NULL ? peer->marker : (struct view_number){0, 0};
 }
+
+size_t detector_views_after(const struct detector *detector, struct view_number after, struct view **ret_views,
+                            size_t max)
+{
+    size_t first = detector->view_count;
+    while (first > 0 && detector->view_count - first < max &&
+           view_number_compare(detector->views[first - 1]->number, after) > 0)
+        first--;
+    for (size_t i = first; i < detector->view_count; i++)
+        ret_views[i - first] = detector->views[i];
+    return detector->view_count - first;
+}

@@ -82,6 +82,9 @@ bool detector_is_idle(const struct detector *detector);
 struct view_number detector_settled(const struct detector *detector, struct view_number own_marker);
 /* The newest view up to which all gateways have reported what they hold. */
 struct view_number detector_reported(const struct detector *detector);
+/* The newest views that are known of those after `after`, oldest first, at most `max`; borrowed. Returns how many. */
+size_t detector_views_after(const struct detector *detector, struct view_number after, struct view **ret_views,
+                            size_t max);
 /* What a shard says of itself; zero for one that is not in the view. */
 struct view_number detector_marker(const struct detector *detector, uint64_t incarnation);
 

@@ -334,6 +334,10 @@ static void dispatch(struct links *links, const Signalbox__Cluster__V1__Envelope
         metric_add_at(M_BUS_DROPPED, BUS_DROP_STALE_SENDER, 1);
         return;
     case LINK_HOLD:
+        /* The view that it is held for may be in it. */
+        for (size_t i = 0; i < envelope->n_items; i++)
+            if (envelope->items[i]->body_case == SIGNALBOX__CLUSTER__V1__ITEM__BODY_VIEW_REPLY)
+                links->handlers.item(links->ctx, &from, envelope->items[i], now_ms);
         hold(links, from.incarnation, data, size);
         return;
     case LINK_ACCEPT:

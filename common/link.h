@@ -49,7 +49,7 @@ struct link_handlers {
     int (*publish)(void *ctx, const char *subject, struct payload *envelope);
     /* Judges a sender by the view, before anything of its message is used. */
     enum link_verdict (*judge)(void *ctx, const struct node_address *from, struct view_number view);
-    /* One item; borrowed for the call. */
+    /* One item; borrowed for the call. Views are handed over when they come, and again in their turn. */
     void (*item)(void *ctx, const struct node_address *from, const Signalbox__Cluster__V1__Item *item, int64_t now_ms);
     /* Something that `from` sent was lost. Called before the items that showed it. */
     void (*gap)(void *ctx, const struct node_address *from, int64_t now_ms);

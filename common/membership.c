@@ -375,6 +375,11 @@ struct view_number membership_reported(const struct membership *m)
     return detector_reported(m->detector);
 }
 
+size_t membership_views_after(const struct membership *m, struct view_number after, struct view **ret_views, size_t max)
+{
+    return detector_views_after(m->detector, after, ret_views, max);
+}
+
 struct view_number membership_marker_of(const struct membership *m, uint64_t incarnation)
 {
     return detector_marker(m->detector, incarnation);
@@ -386,6 +391,17 @@ void membership_note_shard(struct membership *m, int64_t now_ms)
     m->heard_shard_ms = now_ms;
 }
 
+/* The log is read only if that does not help: it may be slow, or have no leader. */
+static void ask_for_view(struct membership *m, const struct node_address *whom, int64_t now_ms)
+{
+    if (m->state != MEMBERSHIP_ACTIVE || now_ms < m->next_ask_ms || !view_lists(m->view, whom))
+        return;
+    m->next_ask_ms = now_ms + m->times.retry_ms;
+    if (m->next_read_ms < now_ms + m->times.heartbeat_ms)
+        m->next_read_ms = now_ms + m->times.heartbeat_ms;
+    m->actions.ask(m->ctx, whom, m->view->number);
+}
+
 void membership_heard(struct membership *m, const struct node_address *from, struct view_number view, int64_t now_ms)
 {
     if (view_number_compare(view, m->heard_view) > 0)
@@ -394,6 +410,8 @@ void membership_heard(struct membership *m, const struct node_address *from, str
     if (from->kind == NODE_SHARD && from->incarnation != m->self.incarnation && m->view != NULL &&
         view_lists(m->view, from))
         membership_note_shard(m, now_ms);
+    if (m->view != NULL && view_number_compare(view, m->view->number) > 0)
+        ask_for_view(m, from, now_ms);
     if (m->heard_shard != was_heard || (m->view != NULL && view_number_compare(m->heard_view, m->view->number) > 0))
         membership_step(m, now_ms);
 }

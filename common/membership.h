@@ -69,6 +69,8 @@ struct membership_actions {
     void (*heartbeat)(void *ctx);
     /* Shards: is there a subscription to this process's inbox? membership_gone() if not. */
     void (*probe)(void *ctx, const struct node_address *node);
+    /* `whom` knows a newer view: ask it for all after this one; what it answers is for membership_learn(). */
+    void (*ask)(void *ctx, const struct node_address *whom, struct view_number after);
     /* A newer view is in force; `old` is the one before it, or NULL. They come in the log's order
      * from the last settled one on, without a gap unless entries were lost. */
     void (*view)(void *ctx, struct view *old, struct view *view, int64_t now_ms);
@@ -112,6 +114,9 @@ void membership_heard(struct membership *membership, const struct node_address *
                       int64_t now_ms);
 /* A view from the bus or in answer to a read; takes a reference of its own. */
 void membership_learn(struct membership *membership, struct view *view, int64_t now_ms);
+/* What another process asks for: as detector_views_after(). */
+size_t membership_views_after(const struct membership *membership, struct view_number after, struct view **ret_views,
+                              size_t max);
 /* Outcome of read_last: `view` is NULL unless result is VIEWLOG_OK. */
 void membership_read_done(struct membership *membership, enum viewlog_result result, struct view *view, int64_t now_ms);
 /* Outcome of read; as above. */

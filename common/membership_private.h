@@ -21,6 +21,7 @@ struct membership {
     bool log_read;                 /* the log was read since the last event that made its content doubtful */
     struct view_number log_number; /* of the log's last entry, as far as known; seq 0: it is empty */
     int64_t next_read_ms;          /* not before: what was heard of may not be in the log at all */
+    int64_t next_ask_ms;           /* the same of asking others */
     struct detector *detector;
     struct view_number marker;
     int64_t beat_ms;   /* when the last heartbeat went out */

@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "common/view_exchange.h"
 #include "common/viewlog.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -65,7 +66,8 @@ static void on_link_item(void *ctx, const struct node_address *from, const Signa
                          int64_t now_ms)
 {
     struct node *node = ctx;
-    node->handlers.item(node->ctx, from, item, now_ms);
+    if (!view_exchange_item(node->membership, node->links, from, item, now_ms))
+        node->handlers.item(node->ctx, from, item, now_ms);
 }
 
 static void on_link_gap(void *ctx, const struct node_address *from, int64_t now_ms)
@@ -176,17 +178,16 @@ static void on_append(void *ctx, const struct view *entry, uint64_t expected_las
 static void on_announce(void *ctx, const struct view *view)
 {
     struct node *node = ctx;
-    struct payload *entry = view_pack(view);
-    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
-    Signalbox__Cluster__V1__ViewRecord record = SIGNALBOX__CLUSTER__V1__VIEW_RECORD__INIT;
-    number.generation = view->number.generation;
-    number.seq = view->number.seq;
-    record.number = &number;
-    record.entry = (ProtobufCBinaryData){.len = entry->size, .data = entry->data};
-    struct payload *payload = payload_pack(&record.base);
-    bus_publish(node->bus, "sbx.view", payload, 0);
-    payload_unref(&payload);
-    payload_unref(&entry);
+    struct payload *record = view_exchange_pack(view);
+    bus_publish(node->bus, "sbx.view", record, 0);
+    payload_unref(&record);
+}
+
+static void on_ask(void *ctx, const struct node_address *whom, struct view_number after)
+{
+    struct node *node = ctx;
+    view_exchange_ask(node->links, whom, after, loop_now_ms(node->loop));
+    loop_defer(node->loop, &node->flush_task);
 }
 
 static void on_heartbeat(void *ctx)
@@ -290,18 +291,9 @@ static void on_heartbeat_message(struct node *node, const uint8_t *data, size_t 
 
 static void on_view_message(struct node *node, const uint8_t *data, size_t size)
 {
-    char error[128];
-    arena_reset(&node->arena);
-    Signalbox__Cluster__V1__ViewRecord *record = (Signalbox__Cluster__V1__ViewRecord *)codec_unpack(
-        &signalbox__cluster__v1__view_record__descriptor, data, size, &node->arena, error, sizeof error);
-    struct view *view = NULL;
-    if (record != NULL && record->number != NULL)
-        view = view_unpack(record->entry.data, record->entry.len, record->number->seq);
-    if (view == NULL) {
-        metric_add_at(M_BUS_DROPPED, BUS_DROP_MALFORMED, 1);
-        return;
-    }
-    membership_learn(node->membership, view, loop_now_ms(node->loop));
+    struct view *view = view_exchange_unpack(data, size, &node->arena);
+    if (view != NULL)
+        membership_learn(node->membership, view, loop_now_ms(node->loop));
     view_unref(&view);
 }
 
@@ -517,6 +509,7 @@ struct node *node_open(struct loop *loop, const struct node_options *options, co
                                                       .announce = on_announce,
                                                       .heartbeat = on_heartbeat,
                                                       .probe = on_probe,
+                                                      .ask = on_ask,
                                                       .view = on_view,
                                                       .state = on_state,
                                                       .wall_s = on_wall_s,

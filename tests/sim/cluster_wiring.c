@@ -1,11 +1,12 @@
 #include "tests/sim/cluster_wiring.h"
 
 #include "common/sim_fault.h"
+#include "common/view_exchange.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, AMBUSH_ONE_IN = 2 };
+enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, AMBUSH_ONE_IN = 2, VIEW_ARENA_MAX = 1024 * 1024 };
 
 bool process_may_act(struct process *process)
 {
@@ -37,6 +38,10 @@ static void on_link_item(void *ctx, const struct node_address *from, const Signa
                          int64_t now_ms)
 {
     struct process *process = ctx;
+    if (view_exchange_item(process->membership, process->links, from, item, now_ms)) {
+        process->links_due_ms = now_ms;
+        return;
+    }
     cluster_check_item(process, from);
     if (process->shard != NULL) {
         shard_item(process->shard, from, item, now_ms);
@@ -89,17 +94,16 @@ static void on_append(void *ctx, const struct view *entry, uint64_t expected_las
 
 static void on_announce(void *ctx, const struct view *view)
 {
-    struct payload *entry = view_pack(view);
-    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
-    Signalbox__Cluster__V1__ViewRecord record = SIGNALBOX__CLUSTER__V1__VIEW_RECORD__INIT;
-    number.generation = view->number.generation;
-    number.seq = view->number.seq;
-    record.number = &number;
-    record.entry = (ProtobufCBinaryData){.len = entry->size, .data = entry->data};
-    struct payload *payload = payload_pack(&record.base);
-    cluster_publish(ctx, EVENT_VIEW, "sbx.view", payload);
-    payload_unref(&payload);
-    payload_unref(&entry);
+    struct payload *record = view_exchange_pack(view);
+    cluster_publish(ctx, EVENT_VIEW, "sbx.view", record);
+    payload_unref(&record);
+}
+
+static void on_ask(void *ctx, const struct node_address *whom, struct view_number after)
+{
+    struct process *process = ctx;
+    view_exchange_ask(process->links, whom, after, process->world->now_ms);
+    process->links_due_ms = process->world->now_ms;
 }
 
 static void note_suspension(struct process *process)
@@ -282,12 +286,12 @@ static void on_heartbeat_message(struct process *process, const struct payload *
 
 static void on_view_message(struct process *process, const struct payload *bytes)
 {
-    Signalbox__Cluster__V1__ViewRecord *record =
-        signalbox__cluster__v1__view_record__unpack(NULL, bytes->size, bytes->data);
-    struct view *view = view_unpack(record->entry.data, record->entry.len, record->number->seq);
+    struct arena arena;
+    arena_init(&arena, VIEW_ARENA_MAX);
+    struct view *view = view_exchange_unpack(bytes->data, bytes->size, &arena);
     membership_learn(process->membership, view, process->world->now_ms);
     view_unref(&view);
-    signalbox__cluster__v1__view_record__free_unpacked(record, NULL);
+    arena_done(&arena);
 }
 
 static void on_bus_state(struct process *process, bool up)
@@ -399,6 +403,7 @@ void wiring_open_node(struct process *process)
                                                       .announce = on_announce,
                                                       .heartbeat = on_heartbeat,
                                                       .probe = on_probe,
+                                                      .ask = on_ask,
                                                       .view = on_view,
                                                       .state = on_state,
                                                       .wall_s = on_wall_s,

@@ -12,7 +12,7 @@ static struct membership *membership;
 static int64_t now_ms;
 
 /* What the actions asked for. */
-static unsigned reads, entry_reads, appends, heartbeats, announcements, probes;
+static unsigned reads, entry_reads, appends, heartbeats, announcements, probes, questions;
 static uint64_t expected_seq, entry_seq;
 static uint64_t seen[16]; /* sequences of the views that came into force */
 static unsigned seen_count;
@@ -56,6 +56,12 @@ static void on_probe(void *ctx, const struct node_address *node)
     probes++;
 }
 
+static void on_ask(void *ctx, const struct node_address *whom, struct view_number after)
+{
+    questions++;
+    ck_assert_uint_eq(after.seq, membership_view(membership)->number.seq);
+}
+
 static void on_view(void *ctx, struct view *old, struct view *view, int64_t at_ms)
 {
     seen[seen_count++] = view->number.seq;
@@ -85,6 +91,7 @@ static void begin(enum node_kind kind)
                                                       .announce = on_announce,
                                                       .heartbeat = on_heartbeat,
                                                       .probe = on_probe,
+                                                      .ask = on_ask,
                                                       .view = on_view,
                                                       .state = on_state,
                                                       .wall_s = on_wall_s,
@@ -98,7 +105,8 @@ static void setup(void)
     now_ms = 1000;
     rooms_of_others = 0;
     timer_wheel_init(&wheel, now_ms);
-    reads = reads_answered = entry_reads = seen_count = appends = heartbeats = announcements = probes = state_count = 0;
+    reads = reads_answered = entry_reads = seen_count = appends = heartbeats = announcements = probes = questions =
+        state_count = 0;
     expected_seq = 0;
 }
 
@@ -761,6 +769,9 @@ START_TEST(what_was_heard_of_is_asked_for_at_a_bounded_rate)
     current = view_ref(membership_view(membership));
     before = reads;
     hear("a", 9, 50);
+    ck_assert_uint_eq(questions, 1); /* somebody who knows it comes before the log */
+    ck_assert_uint_eq(reads, before);
+    pass(membership_default_times.heartbeat_ms);
     ck_assert_uint_eq(reads, before + 1);
     for (unsigned i = 0; i < 200; i++) {
         unsigned asked = reads;
@@ -773,6 +784,8 @@ START_TEST(what_was_heard_of_is_asked_for_at_a_bounded_rate)
     }
     ck_assert_uint_ge(reads, before + 3);
     ck_assert_uint_le(reads, before + 6);
+    ck_assert_uint_ge(questions, 3);
+    ck_assert_uint_le(questions, 6);
     view_unref(&current);
 }
 END_TEST
