@@ -97,8 +97,10 @@ static void watch_others(struct membership *m, int64_t now_ms)
     struct node_address silent;
     if (membership_is_shard(m) && m->view != NULL && view_number_compare(m->marker, m->view->number) < 0)
         m->actions.progress(m->ctx, now_ms);
-    if (m->state != MEMBERSHIP_ACTIVE)
+    if (m->state != MEMBERSHIP_ACTIVE) {
+        detector_tick(m->detector, now_ms); /* for propose_succeeds(); nobody is told */
         return;
+    }
     if (detector_tick(m->detector, now_ms))
         beat(m, now_ms);
     while (membership_is_shard(m) && detector_probe(m->detector, &silent, now_ms))
@@ -237,10 +239,12 @@ void membership_step(struct membership *m, int64_t now_ms)
             membership_read_log(m);
             return;
         }
-        int64_t wait_ms = m->view == NULL ? 0 : membership_is_abandoned(m) ? m->times.abandoned_ms : m->times.listen_ms;
+        bool abandoned = membership_is_abandoned(m) && !propose_succeeds(m, now_ms);
+        int64_t wait_ms = m->view == NULL ? 0 : abandoned ? m->times.abandoned_ms : m->times.listen_ms;
         if (now_ms < m->listening_since_ms + wait_ms) {
-            /* Somebody may be heard any moment, which shortens the wait. */
-            timer_set(m->wheel, &m->step_timer, m->listening_since_ms + wait_ms);
+            /* Somebody may be heard any moment, or accused, which shortens the wait. */
+            timer_set(m->wheel, &m->step_timer,
+                      abandoned ? now_ms + m->times.heartbeat_ms : m->listening_since_ms + wait_ms);
             return;
         }
         membership_enter(m, MEMBERSHIP_JOINING, now_ms);
@@ -252,8 +256,9 @@ void membership_step(struct membership *m, int64_t now_ms)
             m->listening_since_ms = m->heard_shard_ms;
         }
         /* The log may have been empty, or not to be had, when listening ended. */
-        if (propose_must_wait(m) ||
-            (membership_is_abandoned(m) && now_ms < m->listening_since_ms + m->times.abandoned_ms)) {
+        if (!propose_succeeds(m, now_ms) &&
+            (propose_must_wait(m) ||
+             (membership_is_abandoned(m) && now_ms < m->listening_since_ms + m->times.abandoned_ms))) {
             timer_set(m->wheel, &m->step_timer, now_ms + m->times.heartbeat_ms);
             return;
         }

@@ -74,6 +74,9 @@ struct view_number propose_settled(const struct membership *m);
 bool propose_is_settled(const struct membership *m);
 /* A joining shard: whether it must let the last view settle first. */
 bool propose_must_wait(const struct membership *m);
+/* A shard that would join a view whose shards have all gone: nobody in it is left to propose their removal. A quorum of
+ * the view, which is its gateways then, has to concur in it as in any other. */
+bool propose_succeeds(const struct membership *m, int64_t now_ms);
 /* Joining and leaving. */
 void propose_self(struct membership *m, int64_t now_ms);
 /* What an active shard appends on others' account, or to prove itself. */

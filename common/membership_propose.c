@@ -25,9 +25,8 @@ bool propose_is_settled(const struct membership *m)
 
 /* Where a new entry begins: what is known of the membership, in a number above everything that was ever heard. A log
  * that is behind what was heard was lost, or lost its tail: it goes on in a new generation. */
-static struct view *begin_entry(const struct membership *m)
+static struct view *begin_entry(const struct membership *m, bool abandoned)
 {
-    bool abandoned = membership_is_abandoned(m);
     struct view *entry = view_copy(abandoned ? NULL : m->view);
     /* The append succeeds only if there is nothing newer in the log: then what is known or heard of has been lost. */
     if (abandoned || m->log_number.seq == 0 || view_number_compare(m->heard_view, m->log_number) > 0) {
@@ -62,6 +61,17 @@ bool propose_must_wait(const struct membership *m)
            membership_namesake(m, m->view) == NULL && !propose_is_settled(m);
 }
 
+bool propose_succeeds(const struct membership *m, int64_t now_ms)
+{
+    if (!membership_is_shard(m) || m->view == NULL || m->view->shard_count == 0 ||
+        membership_find_self(m, m->view) != NULL)
+        return false;
+    struct view *probe = view_copy(m->view);
+    bool succeeds = detector_remove(m->detector, probe, now_ms) > 0 && probe->shard_count == 0;
+    view_unref(&probe);
+    return succeeds;
+}
+
 static void list_self(const struct membership *m, struct view *entry)
 {
     const struct view_node *namesake = membership_namesake(m, entry);
@@ -91,7 +101,10 @@ void propose_self(struct membership *m, int64_t now_ms)
         membership_enter(m, leaving ? MEMBERSHIP_LEFT : MEMBERSHIP_ACTIVE, now_ms);
         return;
     }
-    struct view *entry = begin_entry(m);
+    bool succeeds = !leaving && propose_succeeds(m, now_ms);
+    struct view *entry = begin_entry(m, !succeeds && membership_is_abandoned(m));
+    if (succeeds)
+        detector_remove(m->detector, entry, now_ms);
     if (leaving)
         unlist_self(m, entry);
     else
@@ -115,7 +128,7 @@ void propose_maintenance(struct membership *m, int64_t now_ms)
         membership_read_log(m);
         return;
     }
-    struct view *entry = begin_entry(m);
+    struct view *entry = begin_entry(m, false);
     if (step) {
         view_put_shard(entry, &self);
         append(m, entry, now_ms);

@@ -821,7 +821,8 @@ END_TEST
 
 /* A heartbeat of `id` in the membership's own view, through a NATS server, over its bus or its second connection, that
  * concurs in the removal of `accused` (0: of nobody). */
-static void hear_through(const char *id, const char *server, bool second, uint64_t accused)
+static void hear_kind(Signalbox__Cluster__V1__NodeKind kind, const char *id, const char *server, bool second,
+                      uint64_t accused)
 {
     Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
     Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
@@ -832,7 +833,7 @@ static void hear_through(const char *id, const char *server, bool second, uint64
     number.seq = membership_view(membership)->number.seq;
     beat.node = (char *)id;
     beat.incarnation = (uint64_t)id[0];
-    beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
+    beat.kind = kind;
     beat.view = beat.settled = &number;
     beat.nats_server = (char *)server;
     beat.second = second;
@@ -843,10 +844,66 @@ static void hear_through(const char *id, const char *server, bool second, uint64
     membership_heartbeat(membership, &beat, now_ms);
 }
 
+static void hear_through(const char *id, const char *server, bool second, uint64_t accused)
+{
+    hear_kind(SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD, id, server, second, accused);
+}
+
 static void hear_concurring(const char *id, uint64_t accused)
 {
     hear_through(id, "N", false, accused);
 }
+
+/* A shard starts beside a view of the shard a, which is silent, and the gateways g and h, of which `accusers` concur in
+ * its removal. Returns when the newcomer appended, counted from its start. */
+static int64_t start_beside_a_silent_shard(int accusers)
+{
+    static const char *const gateways[] = {"g", "h"};
+    int64_t start_ms = now_ms;
+    struct view *view = make_view(9, 20, "a");
+    for (int i = 0; i < 2; i++) {
+        struct view_node node = {.incarnation = (uint64_t)gateways[i][0]};
+        snprintf(node.id, sizeof node.id, "%s", gateways[i]);
+        view_put_gateway(view, &node);
+    }
+    begin(NODE_SHARD);
+    membership_start(membership, now_ms);
+    read_done(view);
+    reads_answered = reads;
+    while (appends == 0 && now_ms - start_ms < 30000) {
+        pass(50);
+        if (reads > reads_answered) {
+            membership_read_done(membership, VIEWLOG_FAILED, NULL, now_ms);
+            reads_answered = reads;
+        }
+        for (int i = 0; i < 2; i++)
+            hear_kind(SIGNALBOX__CLUSTER__V1__NODE_KIND__GATEWAY, gateways[i], "N", false, i < accusers ? 'a' : 0);
+    }
+    ck_assert_uint_eq(appends, 1);
+    return now_ms - start_ms;
+}
+
+START_TEST(a_newcomer_takes_the_place_of_shards_that_have_gone)
+{
+    int64_t took_ms = start_beside_a_silent_shard(2);
+    ck_assert_int_ge(took_ms,
+                     membership_default_times.detector.silence_ms + membership_default_times.detector.notice_ms);
+    ck_assert_int_le(took_ms, 3500);
+    ck_assert_uint_eq(expected_seq, 20);
+    ck_assert_uint_eq(proposed->number.generation, 9);
+    ck_assert_uint_eq(proposed->gateway_count, 2);
+    ck_assert_uint_eq(proposed->shard_count, 1);
+    ck_assert_uint_eq(proposed->shards[0].incarnation, SELF);
+    ck_assert_uint_eq(proposed->shards[0].weight, 70);
+}
+END_TEST
+
+START_TEST(a_newcomer_waits_where_too_few_concur)
+{
+    ck_assert_int_ge(start_beside_a_silent_shard(1), membership_default_times.abandoned_ms);
+    ck_assert_uint_eq(proposed->number.generation, WALL_S);
+}
+END_TEST
 
 /* Passes time while `b` stays silent and `a` is heard, concurring from `a_concurs_ms` of silence on. Returns the
  * silence at which an append was made, or -1. */
@@ -1170,6 +1227,8 @@ int main(void)
     tcase_add_test(tcase, a_bus_that_is_back_means_that_views_may_have_passed);
     tcase_add_test(tcase, who_is_silent_is_removed_after_a_notice_by_a_quorum);
     tcase_add_test(tcase, who_has_no_subscription_is_removed_sooner);
+    tcase_add_test(tcase, a_newcomer_takes_the_place_of_shards_that_have_gone);
+    tcase_add_test(tcase, a_newcomer_waits_where_too_few_concur);
     tcase_add_test(tcase, who_may_have_lost_its_server_gets_patience);
     tcase_add_test(tcase, who_is_silent_on_both_connections_gets_none);
     tcase_add_test(tcase, who_is_heard_over_its_second_connection_gets_patience);
