@@ -135,6 +135,15 @@ static uint64_t version_said(const struct session *session)
     return session->participant_version != 0 ? session->participant_version + session->participant_changes : 0;
 }
 
+/* Somebody of this gateway is in the room, so that an owner who knows nothing of it has not got a new one before it. */
+static bool room_is_inhabited(const struct gw_room *room)
+{
+    list_for_each(pos, &room->sessions)
+        if (container_of(pos, struct session, room_link)->state == SESSION_BOUND)
+            return room->has_epoch;
+    return false;
+}
+
 static void send_state(struct session *session, int64_t now_ms)
 {
     State state = SIGNALBOX__CLUSTER__V1__SESSION_STATE__INIT;
@@ -173,7 +182,7 @@ static void send_state(struct session *session, int64_t now_ms)
     if (session->has_position) {
         state.last_epoch = &last;
         state.last_seq = session->seq;
-    } else if (session->state == SESSION_JOINING && room->has_epoch) {
+    } else if (session->state == SESSION_JOINING && room_is_inhabited(room)) {
         last = epoch_to_proto(&room->epoch);
         state.last_epoch = &last;
         state.last_seq = room->seq;

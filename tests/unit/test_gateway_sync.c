@@ -424,6 +424,23 @@ START_TEST(a_join_says_where_others_here_stand)
 }
 END_TEST
 
+/* The room may be gone with them, and would settle for nobody. */
+START_TEST(a_join_says_nothing_of_who_has_left)
+{
+    disconnect_client(&f, ann, true);
+    disconnect_client(&f, bob, true); /* neither has been acknowledged */
+    int cat = connect_client(&f);
+    char *token = mint(&f, "cat", "r", NULL);
+    Join join = SIGNALBOX__V1__JOIN__INIT;
+    hello_token(&f, cat, token, &join);
+    free(token);
+    const State *state = newest_state(&f);
+    ck_assert_int_eq((int)state->intent, JOIN);
+    ck_assert_str_eq(state->participant->identity, "cat");
+    ck_assert_ptr_null(state->last_epoch);
+}
+END_TEST
+
 /* Or the new owner's roster would have the digest of the old one, and nobody would be shown the change. */
 START_TEST(a_change_that_a_lost_owner_did_not_acknowledge_has_a_version_of_its_own)
 {
@@ -680,6 +697,7 @@ int main(void)
     tcase_add_test(tcase, a_new_owner_is_told_of_every_session);
     tcase_add_test(tcase, a_new_owner_is_told_once_of_the_latest_who_left);
     tcase_add_test(tcase, a_join_says_where_others_here_stand);
+    tcase_add_test(tcase, a_join_says_nothing_of_who_has_left);
     tcase_add_test(tcase, a_change_that_a_lost_owner_did_not_acknowledge_has_a_version_of_its_own);
     tcase_add_test(tcase, a_room_that_came_whole_goes_on_in_silence);
     tcase_add_test(tcase, clients_of_an_owner_that_acts_again_send_again);
