@@ -52,7 +52,7 @@ enum { CLUSTER_SECRET_MIN = 32 };
          "Silence and notice together, if NATS says that nobody subscribes to the process's subject any more.",        \
          __VA_ARGS__)                                                                                                  \
     TIME(patience_ms, 5000, 60, 600000, "ms",                                                                          \
-         "The silence that is borne where all processes of one NATS server fall silent at once.", __VA_ARGS__)         \
+         "The silence that is borne where it may be the NATS server's: the process finds another one.", __VA_ARGS__)   \
     TIME(fence_ms, 1250, 60, 60000, "ms",                                                                              \
          "A shard that has not heard a majority for so long stops acting; at least three heartbeats.", __VA_ARGS__)    \
     TIME(listen_ms, 2000, 60, 600000, "ms", "A process listens for so long before it joins; at least notice_ms.",      \
@@ -160,7 +160,8 @@ extern const char *const program_log_formats[];
      .type = CONFIG_STRINGS,                                                                                           \
      .offset = offsetof(record, member.nats_servers),                                                                  \
      .def = "[ \"nats://127.0.0.1:4222\" ]",                                                                           \
-     .help = "NATS servers, nats:// or tls://; any one of a cluster is enough, more are for when it fails."},          \
+     .help = "NATS servers, nats:// or tls://; name all of a cluster: a process has two connections, to two "          \
+             "of them, so that its end can be told from a server's."},                                                 \
         {.name = "nats.user",                                                                                          \
          .type = CONFIG_STRING,                                                                                        \
          .offset = offsetof(record, member.nats_user),                                                                 \
