@@ -115,6 +115,8 @@ bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal)
         detail = "this gateway has lost the cluster's message bus";
     else if (gateway->view == NULL || gateway->view->shard_count == 0)
         detail = "the cluster has no shards yet";
+    else if (view_find_incarnation(gateway->view, NODE_GATEWAY, gateway->options.self.incarnation) == NULL)
+        detail = "this gateway is not in the cluster's view yet"; /* shards would not listen to it */
     if (detail == NULL)
         return true;
     ret_refusal->http_status = 503;

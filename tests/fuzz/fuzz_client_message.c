@@ -78,6 +78,7 @@ static void open_gateway(struct world *world)
     struct view_node node = {.id = "shard-1", .incarnation = 7, .weight = 100, .full_weight = 100};
     view->number = (struct view_number){1, 1};
     view_put_shard(view, &node);
+    view_put_gateway(view, &(struct view_node){.id = "gateway-1", .incarnation = 5});
     gateway_view(world->gateway, view, 0);
     gateway_bus(world->gateway, true, 0);
     view_unref(&view);

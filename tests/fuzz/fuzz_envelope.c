@@ -110,7 +110,10 @@ static void open_world(struct world *world)
     world->gateway = gateway_new(&gateway_options, ring, &keys, &world->wheel, &gateway_actions, world);
     jwt_keyring_unref(&ring);
     view->number = (struct view_number){1, 1};
+    struct view_node gateway = {.incarnation = gateway_address.incarnation};
+    memcpy(gateway.id, gateway_address.id, sizeof gateway.id);
     view_put_shard(view, &node);
+    view_put_gateway(view, &gateway);
     shard_view(world->shard, view, 0);
     gateway_view(world->gateway, view, 0);
     gateway_bus(world->gateway, true, 0);

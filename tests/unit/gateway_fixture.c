@@ -125,6 +125,9 @@ void fixture_next_owner(struct fixture *fixture)
     memcpy(node.id, fixture->shard.id, sizeof node.id);
     node.incarnation = fixture->shard.incarnation;
     view_put_shard(view, &node);
+    struct view_node self = {.incarnation = fixture->options.self.incarnation};
+    memcpy(self.id, fixture->options.self.id, sizeof self.id);
+    view_put_gateway(view, &self);
     view_unref(&fixture->view);
     fixture->view = view;
     fixture->epoch = (struct epoch){.view = view->number, .counter = 1, .incarnation = node.incarnation};

@@ -204,6 +204,20 @@ START_TEST(not_ready_is_not_now)
 }
 END_TEST
 
+START_TEST(one_that_is_not_in_the_view_takes_nobody)
+{
+    struct node_address self = f.options.self;
+    self.incarnation++;
+    gateway_rename(f.gateway, &self);
+    int client = connect_client(&f);
+    char *token = mint(&f, "ann", "r", NULL);
+    hello_token(&f, client, token, NULL);
+    free(token);
+    ck_assert_int_eq((int)result_of(&f, client, 1)->code, CODE(UNAVAILABLE));
+    assert_closed(&f, client, CLOSE_OVERLOADED, REASON(CAPACITY), ACTION(REJOIN));
+}
+END_TEST
+
 /* --- a session comes about ------------------------------------------------------------------------------------- */
 
 START_TEST(join_is_said_to_the_owner)
@@ -492,6 +506,7 @@ int main(void)
     tcase_add_test(tcase, agents_are_not_served_yet);
     tcase_add_test(tcase, joins_beyond_limits_are_refused);
     tcase_add_test(tcase, not_ready_is_not_now);
+    tcase_add_test(tcase, one_that_is_not_in_the_view_takes_nobody);
     tcase_add_test(tcase, newcomers_leave_room_for_those_who_resume);
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("sessions");
