@@ -99,6 +99,12 @@ class Bench:
         self.details.append({"run": label, **data})
         return data
 
+    def clients(self, result, prefix=""):
+        """How long the load process itself was away from its connections: latencies are that much too long at most."""
+        turns = result["client_turns"]
+        self.figure(f"{prefix}client_loop_p99", turns["p99_us"] / 1000, "ms")
+        self.figure(f"{prefix}client_loop_max", turns["max_us"] / 1000, "ms")
+
     def finish(self, name):
         good = all(entry.get("ok", True) for entry in self.figures)
         with open(ROOT / f"build/bench-{name}.json", "w") as file:
@@ -275,6 +281,7 @@ def coalesce(bench, members):
     seconds = result["seconds"]
     bench.figure("latest_state_p99", speakers["staleness"]["p99_us"] / 1000, "ms", "<=", STALE_BAR_MS)
     bench.figure("latest_state_max", speakers["staleness"]["max_us"] / 1000, "ms")
+    bench.clients(result)
     bench.figure("receiver_speaker_pairs_heard", speakers["deliveries"] / seconds, "deliveries_per_s")
     bench.figure("bytes_with_coalescing", speakers["bytes_received"] / seconds, "bytes_per_s")
     bench.figure("gateway_cpu_with_coalescing", 100 * result["cpu_s"]["gateways"] / seconds, "percent_of_a_core")

@@ -1,9 +1,10 @@
 """What the test cases share: one cluster for a class, clients that are closed at the end of a test."""
 import asyncio
+import signal
 import socket
 import unittest
 
-from cluster import Cluster, mint
+from cluster import Cluster, merged, mint, wait_for
 from signalbox_client import Client
 from wire import pb
 
@@ -52,6 +53,15 @@ class ClusterCase(unittest.IsolatedAsyncioTestCase):
         first = clients[0]
         for client in clients[1:]:
             await client.until(lambda: client.roster == first.roster, timeout, "rosters differ")
+
+    async def reload(self, **changes):
+        """New settings for all gateways, by SIGHUP; waits until they are in force."""
+        for name in self.cluster.gateway_names:
+            self.cluster.write_config(name, merged(self.cluster.gateway_config(name), changes))
+            gateway = self.cluster[name]
+            before = gateway.log().count("reloaded")
+            gateway.signal(signal.SIGHUP)
+            await asyncio.to_thread(wait_for, lambda: gateway.log().count("reloaded") > before, f"{name} to reload")
 
     async def flood_unread(self, slow, senders, pause_s):
         """`slow` stops reading and is sent offers until its gateway closes it; returns what waited in the gateway on the way."""

@@ -1,8 +1,7 @@
 """Sessions under tokens, keys and secrets that change while they last."""
 import asyncio
-import signal
 
-from cluster import API_KEY, API_SECRET, merged, mint, wait_for
+from cluster import API_KEY, API_SECRET, mint, wait_for
 from cluster_case import ClusterCase
 from wire import pb
 
@@ -19,16 +18,6 @@ def publish(name, source):
 
 class SessionTest(ClusterCase):
     cluster_options = {"gateways": 2, "shards": 2}
-
-    async def reload(self, **changes):
-        """New settings for both gateways, by SIGHUP; waits until they are in force."""
-        for number in (1, 2):
-            name = f"gateway-{number}"
-            self.cluster.write_config(name, merged(self.cluster.gateway_config(name), changes))
-            gateway = self.cluster.gateway(number)
-            before = gateway.log().count("reloaded")
-            gateway.signal(signal.SIGHUP)
-            await asyncio.to_thread(wait_for, lambda: gateway.log().count("reloaded") > before, f"{name} to reload")
 
     async def test_a_refreshed_token_brings_its_grants_and_they_survive_a_resume(self):
         ann, bob = await self.join("ann", "grants"), await self.join("bob", "grants", 2)

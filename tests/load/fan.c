@@ -334,9 +334,11 @@ static int64_t cpu_ticks(const struct cpu *cpu)
 
 static double talk(struct fan *fan, struct options *options, unsigned next[FAN_GROUPS_MAX])
 {
-    double began_s = (double)fan_now_us() / 1e6, measure_s = began_s + options->warm_up_s;
+    int64_t turned_us = fan_now_us();
+    double began_s = (double)turned_us / 1e6, measure_s = began_s + options->warm_up_s;
     for (;;) {
-        double now_s = (double)fan_now_us() / 1e6;
+        int64_t now_us = fan_now_us();
+        double now_s = (double)now_us / 1e6;
         if (!fan->measuring && now_s >= measure_s) {
             fan->measuring = true;
             measure_s = now_s;
@@ -345,6 +347,9 @@ static double talk(struct fan *fan, struct options *options, unsigned next[FAN_G
         }
         if (fan->measuring && now_s >= measure_s + options->seconds)
             break;
+        if (fan->measuring)
+            histogram_record(&fan->turn_us, now_us - turned_us);
+        turned_us = now_us;
         open_due(fan, options, next, false, now_s - began_s);
         send_due(fan, now_s);
         stall(fan, options, fan->measuring ? now_s - measure_s : -1);
@@ -377,7 +382,9 @@ static void print_result(const struct fan *fan, const struct options *options, d
     for (size_t i = 0; i < options->cpu_count; i++)
         printf("%s\"%s\": %.2f", i > 0 ? ", " : "", options->cpus[i].name,
                (double)options->cpus[i].ticks / (double)sysconf(_SC_CLK_TCK));
-    printf("}, \"groups\": {");
+    printf("}");
+    print_histogram("client_turns", &fan->turn_us);
+    printf(", \"groups\": {");
     for (unsigned g = 0; g < fan->group_count; g++) {
         const struct fan_group *group = &fan->groups[g];
         printf("%s\"%s\": {\"clients\": %u, \"joined\": %" PRIu64 ", \"sent\": %" PRIu64 ", \"deliveries\": %" PRIu64

@@ -76,6 +76,7 @@ struct fan {
     struct fan_client *clients;
     struct fan_room *rooms;
     bool measuring;
+    struct histogram turn_us; /* between two turns of the loop: what the clients themselves may add to a latency */
 };
 
 int64_t fan_now_us(void);
