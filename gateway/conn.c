@@ -6,7 +6,6 @@
 #include "common/protojson.h"
 #include <assert.h>
 #include <h2o/rand.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 
 enum {
@@ -15,38 +14,23 @@ enum {
     INPUT_STEP_BYTES = 4096, /* after which it is looked whether the answers still fit */
     CLOSE_TIMEOUT_MS = 2000,
     LINGER_MS = 500,
-    PROBES = 2,
-    PROBED_INTERVALS = 3, /* of silence, before a client that the kernel reaches is sent a ping all the same */
-    CROWD_PORTION = 32,   /* connections; about half a millisecond */
+    CROWD_PORTION = 32, /* connections; about half a millisecond */
     REST_MS = 20,
 };
 
 /* Pings and pongs of the client's: an honest one sends a few a minute. */
 static const struct bucket_limit control_limit = {.rate_per_s = 10, .burst = 100};
 
-/* Positions in M_WS_CLOSED's label. */
-enum close_cause {
-    CAUSE_CLIENT_LEFT,
-    CAUSE_CLIENT_CLOSED,
-    CAUSE_LOST,
-    CAUSE_GATEWAY,
-    CAUSE_SLOW,
-    CAUSE_PING_TIMEOUT,
-    CAUSE_PROTOCOL_ERROR,
-    CAUSE_ABUSE,
-    CAUSE_SHUTDOWN,
-};
-
 static void on_read(h2o_socket_t *sock, const char *err);
 static void take_input(struct conn *conn);
 static void update_reading(struct conn *conn);
 
-static int64_t now_ms(const struct conn *conn)
+int64_t conn_now_ms(const struct conn *conn)
 {
     return loop_now_ms(conn->front->loop);
 }
 
-static void mark_dirty(struct conn *conn)
+void conn_mark_dirty(struct conn *conn)
 {
     if (!list_linked(&conn->dirty) || conn->in_crowd) {
         list_remove(&conn->dirty);
@@ -65,8 +49,7 @@ static void mark_crowded(struct conn *conn)
     loop_defer(conn->front->loop, &conn->front->flush);
 }
 
-/* Brings the front's totals up to date with what the queue held before. */
-static void account(struct conn *conn, size_t bytes_before, size_t count_before)
+void conn_account(struct conn *conn, size_t bytes_before, size_t count_before)
 {
     conn->front->queued_bytes += conn->queue.bytes - bytes_before;
     conn->front->queued_messages += outqueue_count(&conn->queue) - count_before;
@@ -76,7 +59,7 @@ static void clear_queue(struct conn *conn)
 {
     size_t bytes = conn->queue.bytes, count = outqueue_count(&conn->queue);
     outqueue_clear(&conn->queue);
-    account(conn, bytes, count);
+    conn_account(conn, bytes, count);
 }
 
 /* --- The end of a connection */
@@ -84,7 +67,7 @@ static void clear_queue(struct conn *conn)
 static void tell_gone(struct conn *conn)
 {
     if (conn->client != NULL)
-        gateway_client_gone(conn->front->gateway, &conn->client, conn->clean, now_ms(conn));
+        gateway_client_gone(conn->front->gateway, &conn->client, conn->clean, conn_now_ms(conn));
     conn->client = NULL;
 }
 
@@ -120,10 +103,10 @@ static void begin_close(struct conn *conn, struct payload *take_frame, enum clos
     list_remove(&conn->rest);
     if (!h2o_socket_is_reading(conn->sock))
         h2o_socket_read_start(conn->sock, on_read);
-    mark_dirty(conn);
+    conn_mark_dirty(conn);
 }
 
-static void close_with(struct conn *conn, uint16_t code, const char *reason, enum close_cause cause)
+void conn_close_with(struct conn *conn, uint16_t code, const char *reason, enum close_cause cause)
 {
     if (conn->phase == CONN_OPEN)
         begin_close(conn, ws_close_frame(code, reason), cause);
@@ -141,7 +124,7 @@ static void fail(struct conn *conn, uint16_t code, const char *reason)
         if (codes[i] == code)
             metric_add_at(M_WS_ERRORS, i, 1);
     clear_queue(conn);
-    close_with(conn, code, reason, CAUSE_PROTOCOL_ERROR);
+    conn_close_with(conn, code, reason, CAUSE_PROTOCOL_ERROR);
 }
 
 static void lost(struct conn *conn)
@@ -154,15 +137,15 @@ static void lost(struct conn *conn)
     shut(conn);
 }
 
-static void close_slow(struct conn *conn)
+void conn_close_slow(struct conn *conn)
 {
     clear_queue(conn);
-    close_with(conn, CLOSE_SLOW, "too slow: what must not be dropped no longer fits the queue", CAUSE_SLOW);
+    conn_close_with(conn, CLOSE_SLOW, "too slow: what must not be dropped no longer fits the queue", CAUSE_SLOW);
 }
 
 void front_close_client(void *transport, uint16_t code, const char *reason)
 {
-    close_with(transport, code, reason, CAUSE_GATEWAY);
+    conn_close_with(transport, code, reason, CAUSE_GATEWAY);
 }
 
 void conn_cut(struct conn *conn)
@@ -192,7 +175,7 @@ void conn_shutdown(struct conn *conn)
     if (conn->phase < CONN_OPEN)
         conn_cut(conn);
     else
-        close_with(conn, WS_CLOSE_GOING_AWAY, "the gateway is going away", CAUSE_SHUTDOWN);
+        conn_close_with(conn, WS_CLOSE_GOING_AWAY, "the gateway is going away", CAUSE_SHUTDOWN);
 }
 
 /* --- Sending */
@@ -207,17 +190,17 @@ void front_send(void *transport, struct outmsg *message, enum message_class clas
         return;
     enum outqueue_result result =
         outqueue_push(&conn->queue, &conn->front->queue_limits, conn->encoding, message, class, &drops);
-    account(conn, bytes, count);
+    conn_account(conn, bytes, count);
     count_dropped(CLASS_MEMBERSHIP, DROP_CLIENT_QUEUE, drops.membership);
     count_dropped(CLASS_EPHEMERAL, DROP_CLIENT_QUEUE, drops.ephemeral);
     conn->drops.membership += drops.membership;
     conn->drops.ephemeral += drops.ephemeral;
     if (result == OUTQUEUE_SLOW)
-        close_slow(conn);
+        conn_close_slow(conn);
     if (outmsg_is_crowd(message) && conn->phase == CONN_OPEN)
         mark_crowded(conn);
     else
-        mark_dirty(conn);
+        conn_mark_dirty(conn);
 }
 
 static bool too_much_waits(const struct conn *conn)
@@ -272,7 +255,7 @@ static void rest(struct conn *conn)
     metric_add(M_WS_READ_RESTS, 1);
     list_append(&front->resting, &conn->rest);
     if (!timer_pending(&front->rest_timer))
-        timer_set(loop_timers(front->loop), &front->rest_timer, now_ms(conn) + REST_MS);
+        timer_set(loop_timers(front->loop), &front->rest_timer, conn_now_ms(conn) + REST_MS);
 }
 
 static void append_frame(struct buf *out, struct payload **frame)
@@ -298,7 +281,7 @@ static void gather(struct conn *conn, struct buf *out)
         buf_append(out, frame->data, frame->size);
         outmsg_unref(&message);
     }
-    account(conn, bytes, count);
+    conn_account(conn, bytes, count);
     metric_add_at(M_WS_MESSAGES_SENT, conn->encoding, count - outqueue_count(&conn->queue));
     if (conn->close != NULL && outqueue_empty(&conn->queue)) {
         append_frame(out, &conn->close);
@@ -340,11 +323,11 @@ static void on_written(h2o_socket_t *sock, const char *err)
         return;
     }
     if (conn->paused)
-        conn->alive_ms = now_ms(conn);
+        conn->alive_ms = conn_now_ms(conn);
     if (conn->close_sent)
         on_close_written(conn);
     else if (conn->pong != NULL || conn->ping_due || conn->close != NULL || !outqueue_empty(&conn->queue))
-        mark_dirty(conn);
+        conn_mark_dirty(conn);
     else
         update_reading(conn);
 }
@@ -374,7 +357,8 @@ static void tell_drops(struct conn *conn)
     struct outqueue_drops drops = conn->drops;
     conn->drops = (struct outqueue_drops){0};
     if (conn->client != NULL && drops.membership + drops.ephemeral > 0)
-        gateway_client_overflow(conn->front->gateway, conn->client, drops.membership, drops.ephemeral, now_ms(conn));
+        gateway_client_overflow(conn->front->gateway, conn->client, drops.membership, drops.ephemeral,
+                                conn_now_ms(conn));
 }
 
 static void flush_first(struct list *conns)
@@ -400,46 +384,6 @@ void conn_flush_all(struct front *front)
         flush_first(&front->crowded);
     if (!list_empty(&front->crowded))
         loop_defer(front->loop, &front->flush);
-}
-
-/* --- When memory is short */
-
-static void shed_ephemeral(struct conn *conn)
-{
-    struct outqueue_drops drops = {0};
-    size_t bytes = conn->queue.bytes, count = outqueue_count(&conn->queue);
-    outqueue_drop_ephemeral(&conn->queue, conn->encoding, &drops);
-    if (drops.ephemeral == 0)
-        return;
-    account(conn, bytes, count);
-    count_dropped(CLASS_EPHEMERAL, DROP_GATEWAY_MEMORY, drops.ephemeral);
-    metric_add_at(M_SHED, SHED_METRIC_SIGNAL, drops.ephemeral);
-    conn->drops.ephemeral += drops.ephemeral;
-    mark_dirty(conn);
-}
-
-void conn_shed_all(struct front *front, enum shed_level level, uint64_t used_bytes, uint64_t ceiling_bytes)
-{
-    struct shed_queues queues = {0};
-    if (level < SHED_EPHEMERAL || front->queued_bytes == 0)
-        return;
-    list_for_each(pos, &front->conns) {
-        struct conn *conn = container_of(pos, struct conn, link);
-        if (conn->phase != CONN_OPEN)
-            continue;
-        shed_ephemeral(conn);
-        shed_count_queue(&queues, conn->queue.bytes);
-    }
-    if (level < SHED_SLOWEST)
-        return;
-    uint32_t from_bytes = shed_slowest_bytes(&queues, used_bytes, ceiling_bytes);
-    list_for_each_safe(pos, &front->conns) {
-        struct conn *conn = container_of(pos, struct conn, link);
-        if (conn->phase != CONN_OPEN || conn->queue.bytes < from_bytes)
-            continue;
-        metric_add_at(M_SHED, SHED_METRIC_CONNECTION, 1);
-        close_slow(conn);
-    }
 }
 
 /* --- Receiving */
@@ -471,11 +415,11 @@ static bool on_message(void *ctx, enum ws_opcode opcode, uint8_t *data, size_t s
     const ProtobufCMessage *message = decode(conn, data, size, error, sizeof(error));
     if (message != NULL) {
         if (!gateway_client_message(front->gateway, conn->client, (const Signalbox__V1__ClientMessage *)message, size,
-                                    now_ms(conn)))
+                                    conn_now_ms(conn)))
             rest(conn);
     } else {
         metric_add_at(M_WS_MESSAGES_UNDECODABLE, conn->encoding, 1);
-        gateway_client_malformed(front->gateway, conn->client, error, now_ms(conn));
+        gateway_client_malformed(front->gateway, conn->client, error, conn_now_ms(conn));
     }
     arena_reset(&front->arena);
     return true;
@@ -502,15 +446,15 @@ static bool on_control(void *ctx, enum ws_opcode opcode, const uint8_t *data, si
     }
     if (conn->phase != CONN_OPEN)
         return true;
-    if (!bucket_take(&conn->control_budget, &control_limit, 1, now_ms(conn))) {
-        close_with(conn, CLOSE_ABUSE, "too many pings", CAUSE_ABUSE);
+    if (!bucket_take(&conn->control_budget, &control_limit, 1, conn_now_ms(conn))) {
+        conn_close_with(conn, CLOSE_ABUSE, "too many pings", CAUSE_ABUSE);
         return true;
     }
     if (opcode == WS_PING) {
         /* Only the latest is answered (RFC 6455 section 5.5.3), so a client that does not read costs one frame. */
         payload_unref(&conn->pong);
         conn->pong = ws_frame(WS_PONG, data, size);
-        mark_dirty(conn);
+        conn_mark_dirty(conn);
     }
     return true;
 }
@@ -553,63 +497,9 @@ static void on_read(h2o_socket_t *sock, const char *err)
         lost(conn);
     } else if (sock->bytes_read > 0) {
         metric_add(M_WS_RECEIVED_BYTES, sock->bytes_read);
-        conn->alive_ms = now_ms(conn);
+        conn->alive_ms = conn_now_ms(conn);
         conn->ping_sent = false;
         take_input(conn);
-    }
-}
-
-/* --- Time */
-
-/* Whether the client's system has confirmed all that was sent: it can be reached, and its program is what is slow. */
-static bool is_delivered(const struct conn *conn)
-{
-    struct tcp_info info;
-    socklen_t size = sizeof info;
-    return getsockopt(h2o_socket_get_fd(conn->sock), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-           info.tcpi_unacked == 0;
-}
-
-/* Lets the kernel look whether an idle client can be reached, in the time of a ping, while the programs of both ends
- * sleep on. It probes nothing while data is on its way, and behind a proxy it would find the proxy. */
-static bool probe_by_kernel(const struct conn *conn)
-{
-    const struct front_options *options = &conn->front->options;
-    int on = 1, count = PROBES, idle_s = (int)options->ping_interval_ms / 1000;
-    int interval_s = (int)options->ping_timeout_ms / 1000 / PROBES;
-    int fd = h2o_socket_get_fd(conn->sock);
-
-    return idle_s > 0 && interval_s > 0 && !conn->exempt && !options->proxy_protocol &&
-           setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) == 0 &&
-           setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s) == 0 &&
-           setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count) == 0 &&
-           setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) == 0;
-}
-
-/* Waits longest for the last of the messages that it could have been about, so that a busy client costs no pings. */
-static void keep_alive(struct conn *conn)
-{
-    const struct front_options *options = &conn->front->options;
-    int64_t silent_ms = now_ms(conn) - conn->alive_ms;
-
-    if (conn->ping_sent) {
-        if (conn->paused && silent_ms < options->ping_timeout_ms)
-            conn_set_timer(conn, options->ping_timeout_ms - silent_ms);
-        else if (conn->paused)
-            close_slow(conn);
-        else if (silent_ms < 2 * (int64_t)options->ping_interval_ms && is_delivered(conn))
-            conn_set_timer(conn, options->ping_timeout_ms);
-        else
-            close_with(conn, CLOSE_PING_TIMEOUT, "no answer to a ping", CAUSE_PING_TIMEOUT);
-    } else if (silent_ms < options->ping_interval_ms) {
-        conn_set_timer(conn, options->ping_interval_ms - silent_ms);
-    } else if (conn->probed && silent_ms < PROBED_INTERVALS * (int64_t)options->ping_interval_ms &&
-               is_delivered(conn)) {
-        conn_set_timer(conn, options->ping_interval_ms);
-    } else {
-        conn->ping_sent = conn->ping_due = true;
-        mark_dirty(conn);
-        conn_set_timer(conn, options->ping_timeout_ms);
     }
 }
 
@@ -617,7 +507,7 @@ void conn_on_timer(struct conn *conn)
 {
     switch (conn->phase) {
     case CONN_OPEN:
-        keep_alive(conn);
+        conn_keep_alive(conn);
         return;
     case CONN_CLOSING:
         conn_cut(conn);
@@ -634,11 +524,11 @@ void conn_open(struct conn *conn, enum encoding encoding, struct jwt_claims *tak
 
     conn->phase = CONN_OPEN;
     conn->encoding = encoding;
-    conn->alive_ms = now_ms(conn);
-    conn->probed = probe_by_kernel(conn);
+    conn->alive_ms = conn_now_ms(conn);
+    conn->probed = conn_probe_by_kernel(conn);
     conn->client = NULL;
     ws_parser_init(&conn->parser, front->options.message_bytes);
-    bucket_init(&conn->control_budget, &control_limit, now_ms(conn));
+    bucket_init(&conn->control_budget, &control_limit, conn_now_ms(conn));
     front->websocket_count++;
     metric_set(M_WEBSOCKETS, (int64_t)front->websocket_count);
     /* At a random phase: connections that were opened together must not ping together. */
@@ -648,7 +538,7 @@ void conn_open(struct conn *conn, enum encoding encoding, struct jwt_claims *tak
     /* H2O cuts the first 200 KB of a connection into records of one packet, which is meant for web pages. */
     conn->sock->_latency_optimization.state = H2O_SOCKET_LATENCY_OPTIMIZATION_STATE_NEEDS_UPDATE;
     conn->sock->_latency_optimization.suggested_tls_payload_size = FLUSH_BYTES;
-    conn->client = gateway_client_open(front->gateway, conn, take_claims, now_ms(conn));
+    conn->client = gateway_client_open(front->gateway, conn, take_claims, conn_now_ms(conn));
     h2o_socket_read_start(conn->sock, on_read);
     if (conn->sock->input->size > 0)
         take_input(conn);

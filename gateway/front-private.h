@@ -2,7 +2,8 @@
  *
  *   accept.c      accept, limits, PROXY header, TLS handshake, handing over to H2O's HTTP/1
  *   http_api.c    the routes, up to the upgrade
- *   conn.c        the WebSocket: frames in and out, pings, closing
+ *   conn.c        the WebSocket: frames in and out, closing
+ *   conn_upkeep.c pings, and what is given up when memory is short
  *   front.c       the listener, H2O's configuration, reload, the end
  *
  * A struct conn is freed by conn_on_socket_close(), which H2O calls when the socket is gone, and nowhere else. Since a
@@ -100,6 +101,19 @@ struct conn {
     int64_t alive_ms; /* when the client was last heard, or, while it is not read from, last took something */
 };
 
+/* Positions in M_WS_CLOSED's label. */
+enum close_cause {
+    CAUSE_CLIENT_LEFT,
+    CAUSE_CLIENT_CLOSED,
+    CAUSE_LOST,
+    CAUSE_GATEWAY,
+    CAUSE_SLOW,
+    CAUSE_PING_TIMEOUT,
+    CAUSE_PROTOCOL_ERROR,
+    CAUSE_ABUSE,
+    CAUSE_SHUTDOWN,
+};
+
 /* H2O limits how long a request may take, but not how long an answer waits to be read. */
 enum { CONN_HTTP_SILENCE_MAX_MS = 60000 };
 
@@ -127,6 +141,22 @@ void conn_open(struct conn *conn, enum encoding encoding, struct jwt_claims *tak
 void conn_on_timer(struct conn *conn);
 void conn_flush_all(struct front *front);
 void conn_end_rests(struct timer *timer, int64_t now_ms);
+int64_t conn_now_ms(const struct conn *conn);
+/* It has something to write, or to tell. */
+void conn_mark_dirty(struct conn *conn);
+/* Brings the front's totals up to date with what the queue held before. */
+void conn_account(struct conn *conn, size_t bytes_before, size_t count_before);
+void conn_close_with(struct conn *conn, uint16_t code, const char *reason, enum close_cause cause);
+/* What waits for it is dropped. */
+void conn_close_slow(struct conn *conn);
+
+/* conn_upkeep.c */
+/* Lets the kernel look whether an idle client can be reached, in the time of a ping, while the programs of both ends
+ * sleep on. It probes nothing while data is on its way, and behind a proxy it would find the proxy. */
+bool conn_probe_by_kernel(const struct conn *conn);
+/* The timer of an open connection. Waits longest for the last of the messages that it could have been about, so that a
+ * busy client costs no pings. */
+void conn_keep_alive(struct conn *conn);
 /* Gives up what the level says, the slowest connections as far as needed. */
 void conn_shed_all(struct front *front, enum shed_level level, uint64_t used_bytes, uint64_t ceiling_bytes);
 /* The whole front is going away: says so to a WebSocket client, ends everything else. */

@@ -1,0 +1,100 @@
+#include "gateway/front-private.h"
+
+#include "common/metrics.h"
+#include <netinet/tcp.h>
+
+enum {
+    PROBES = 2,
+    PROBED_INTERVALS = 3, /* of silence, before a client that the kernel reaches is sent a ping all the same */
+};
+
+/* --- Whether the client is still there */
+
+/* Whether the client's system has confirmed all that was sent: it can be reached, and its program is what is slow. */
+static bool is_delivered(const struct conn *conn)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    return getsockopt(h2o_socket_get_fd(conn->sock), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           info.tcpi_unacked == 0;
+}
+
+bool conn_probe_by_kernel(const struct conn *conn)
+{
+    const struct front_options *options = &conn->front->options;
+    int on = 1, count = PROBES, idle_s = (int)options->ping_interval_ms / 1000;
+    int interval_s = (int)options->ping_timeout_ms / 1000 / PROBES;
+    int fd = h2o_socket_get_fd(conn->sock);
+
+    return idle_s > 0 && interval_s > 0 && !conn->exempt && !options->proxy_protocol &&
+           setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) == 0 &&
+           setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s) == 0 &&
+           setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count) == 0 &&
+           setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) == 0;
+}
+
+void conn_keep_alive(struct conn *conn)
+{
+    const struct front_options *options = &conn->front->options;
+    int64_t silent_ms = conn_now_ms(conn) - conn->alive_ms;
+
+    if (conn->ping_sent) {
+        if (conn->paused && silent_ms < options->ping_timeout_ms)
+            conn_set_timer(conn, options->ping_timeout_ms - silent_ms);
+        else if (conn->paused)
+            conn_close_slow(conn);
+        else if (silent_ms < 2 * (int64_t)options->ping_interval_ms && is_delivered(conn))
+            conn_set_timer(conn, options->ping_timeout_ms);
+        else
+            conn_close_with(conn, CLOSE_PING_TIMEOUT, "no answer to a ping", CAUSE_PING_TIMEOUT);
+    } else if (silent_ms < options->ping_interval_ms) {
+        conn_set_timer(conn, options->ping_interval_ms - silent_ms);
+    } else if (conn->probed && silent_ms < PROBED_INTERVALS * (int64_t)options->ping_interval_ms &&
+               is_delivered(conn)) {
+        conn_set_timer(conn, options->ping_interval_ms);
+    } else {
+        conn->ping_sent = conn->ping_due = true;
+        conn_mark_dirty(conn);
+        conn_set_timer(conn, options->ping_timeout_ms);
+    }
+}
+
+/* --- When memory is short */
+
+static void shed_ephemeral(struct conn *conn)
+{
+    struct outqueue_drops drops = {0};
+    size_t bytes = conn->queue.bytes, count = outqueue_count(&conn->queue);
+    outqueue_drop_ephemeral(&conn->queue, conn->encoding, &drops);
+    if (drops.ephemeral == 0)
+        return;
+    conn_account(conn, bytes, count);
+    count_dropped(CLASS_EPHEMERAL, DROP_GATEWAY_MEMORY, drops.ephemeral);
+    metric_add_at(M_SHED, SHED_METRIC_SIGNAL, drops.ephemeral);
+    conn->drops.ephemeral += drops.ephemeral;
+    conn_mark_dirty(conn);
+}
+
+void conn_shed_all(struct front *front, enum shed_level level, uint64_t used_bytes, uint64_t ceiling_bytes)
+{
+    struct shed_queues queues = {0};
+    if (level < SHED_EPHEMERAL || front->queued_bytes == 0)
+        return;
+    list_for_each(pos, &front->conns) {
+        struct conn *conn = container_of(pos, struct conn, link);
+        if (conn->phase != CONN_OPEN)
+            continue;
+        shed_ephemeral(conn);
+        shed_count_queue(&queues, conn->queue.bytes);
+    }
+    if (level < SHED_SLOWEST)
+        return;
+    uint32_t from_bytes = shed_slowest_bytes(&queues, used_bytes, ceiling_bytes);
+    list_for_each_safe(pos, &front->conns) {
+        struct conn *conn = container_of(pos, struct conn, link);
+        if (conn->phase != CONN_OPEN || conn->queue.bytes < from_bytes)
+            continue;
+        metric_add_at(M_SHED, SHED_METRIC_CONNECTION, 1);
+        conn_close_slow(conn);
+    }
+}
