@@ -1,4 +1,5 @@
 #include "common/history.h"
+#include "common/metrics.h"
 
 #include <string.h>
 
@@ -42,6 +43,7 @@ void history_add(struct history *history, struct view *view)
         return;
     if (history->count == HISTORY_MAX) {
         history->cut = true;
+        metric_add(M_VIEWS_FORGOTTEN, 1);
         if (at == 0)
             return; /* older than all that fit */
         drop(history, 0);

@@ -71,6 +71,12 @@ METRIC(
     "was lost, and the room is rebuilt; taken = installed here")
 METRIC(M_HANDOFF_CHUNKS, TIER_SHARD, METRIC_COUNTER, "signalbox_handoff_chunks_total", "direction", "sent,received",
        "Parts of rooms on their way, repeats included")
+METRIC(
+    M_HANDOFF_CHUNKS_REFUSED, TIER_SHARD, METRIC_COUNTER, "signalbox_handoff_chunks_refused_total", "reason",
+    "no_room,other_handoff,too_large,damaged,malformed",
+    "Parts of rooms that were not used: no_room = limits.arrival_bytes are on their way in already, and it is sent "
+    "again; other_handoff = it does not go with the parts before it; damaged = the checksum of the whole is another; "
+    "malformed = no room could be made of it, and it is rebuilt from what gateways report")
 METRIC(M_HANDOFF_BYTES, TIER_SHARD, METRIC_COUNTER, "signalbox_handoff_bytes_total", "direction", "sent,received",
        "Bytes of rooms on their way, repeats included")
 METRIC(M_HANDOFF_PAUSE, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_handoff_pause_seconds", NULL, NULL,
@@ -95,8 +101,15 @@ METRIC(
     "or was removed meanwhile")
 METRIC(M_ABSENCE, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_absence_seconds", NULL, NULL,
        "From the loss of a participant's connection to its return")
-METRIC(M_DEPARTURES_FORGOTTEN, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_forgotten_total", NULL, NULL,
-       "Departures forgotten before their time because too many had to be remembered")
+METRIC(M_DEPARTURES_FORGOTTEN, TIER_BOTH, METRIC_COUNTER, "signalbox_departures_forgotten_total", NULL, NULL,
+       "Departures forgotten before their time because too many had to be remembered: a shard keeps "
+       "limits.departures of them, a gateway the latest 32 of each room")
+METRIC(M_DECISIONS_FORGOTTEN, TIER_SHARD, METRIC_COUNTER, "signalbox_handoff_decisions_forgotten_total", NULL, NULL,
+       "Outcomes of handoffs forgotten before their view had settled because too many had to be remembered")
+METRIC(
+    M_VIEWS_FORGOTTEN, TIER_BOTH, METRIC_COUNTER, "signalbox_views_forgotten_total", NULL, NULL,
+    "Views dropped from the history before they had settled because 64 came after them; rooms are then taken for ones "
+    "that anybody may have owned")
 METRIC(M_ROOM_EVENTS, TIER_SHARD, METRIC_COUNTER, "signalbox_room_events_total", NULL, NULL,
        "Room events published, after coalescing")
 METRIC(M_FANOUT_BATCHES, TIER_SHARD, METRIC_COUNTER, "signalbox_fanout_batches_total", NULL, NULL,

@@ -3,6 +3,7 @@
  * back. So of each room the latest are kept for as long as somebody may still hold such a session. */
 #include "common/codec.h"
 #include "common/mem.h"
+#include "common/metrics.h"
 #include "gateway/internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -36,8 +37,10 @@ static void add(struct gw_room *room, const Signalbox__V1__ParticipantLeft *left
     if (!sid_parse(left->sid, &departed.sid))
         return;
     drop_old(room, now_ms);
-    if (room->departed_count == DEPARTED_MAX)
+    if (room->departed_count == DEPARTED_MAX) {
         drop_oldest(room, 1);
+        metric_add(M_DEPARTURES_FORGOTTEN, 1);
+    }
     uint32_t count = room->departed_count;
     /* Doubled whenever it is full: its sizes are powers of two. */
     if (count == 0 || (count >= DEPARTED_FIRST && (count & (count - 1)) == 0))

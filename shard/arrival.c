@@ -14,6 +14,7 @@
 #include <string.h>
 
 enum { CHUNK_BYTES_MAX = 256 * 1024, ROOM_BYTES_MAX = 64 * 1024 * 1024, DECISIONS_MAX = 200000, TAKEN = 5 };
+enum chunk_refusal { CHUNK_NO_ROOM, CHUNK_OTHER_HANDOFF, CHUNK_TOO_LARGE, CHUNK_DAMAGED, CHUNK_MALFORMED };
 /* An unpacked room is larger than its bytes by pointers and lengths. */
 static const size_t unpacked_factor = 24;
 
@@ -99,8 +100,10 @@ static void decide(struct shard *shard, const struct node_address *from, const C
     HASH_FIND(hh, shard->arrivals, &chunk->handoff_id, sizeof chunk->handoff_id, arrival);
     if (arrival != NULL)
         arrival_free(shard, arrival);
-    if (HASH_COUNT(shard->decisions) >= DECISIONS_MAX)
+    if (HASH_COUNT(shard->decisions) >= DECISIONS_MAX) {
         decision_free(shard, shard->decisions); /* its head is the oldest */
+        metric_add(M_DECISIONS_FORGOTTEN, 1);
+    }
     decision->id = chunk->handoff_id;
     decision->result = result;
     decision->view = shard->view->number;
@@ -158,6 +161,7 @@ static void finish(struct shard *shard, const struct node_address *from, struct 
     crypto_hash_sha256(digest, arrival->data.data, arrival->data.size);
     if (memcmp(digest, arrival->digest, sizeof digest) != 0) {
         log_warn("handoff_damaged", log_str("room", chunk->room), log_str("from", from->id));
+        metric_add_at(M_HANDOFF_CHUNKS_REFUSED, CHUNK_DAMAGED, 1);
         arrival_free(shard, arrival);
         reply(shard, from, chunk, SIGNALBOX__CLUSTER__V1__HANDOFF_REPLY__RESULT__RECEIVED, 0);
         return;
@@ -170,9 +174,11 @@ static void finish(struct shard *shard, const struct node_address *from, struct 
                                         arrival->data.size, &arena, error, sizeof error);
     bool installed = state != NULL && install(shard, arrival, chunk, state, now_ms);
     arena_done(&arena);
-    if (!installed)
+    if (!installed) {
+        metric_add_at(M_HANDOFF_CHUNKS_REFUSED, CHUNK_MALFORMED, 1);
         log_error("handoff_malformed", log_str("room", chunk->room), log_str("from", from->id),
                   log_str("reason", error), log_str("action", "the room is rebuilt from what gateways report"));
+    }
     decide(shard, from, chunk,
            installed ? SIGNALBOX__CLUSTER__V1__HANDOFF_REPLY__RESULT__INSTALLED
                      : SIGNALBOX__CLUSTER__V1__HANDOFF_REPLY__RESULT__REFUSED);
@@ -204,8 +210,10 @@ static struct arrival *open_arrival(struct shard *shard, const struct node_addre
     HASH_FIND(hh, shard->arrivals, &chunk->handoff_id, sizeof chunk->handoff_id, arrival);
     if (arrival != NULL)
         return arrival;
-    if (shard->arrival_bytes >= shard->options.limits.arrival_bytes)
+    if (shard->arrival_bytes >= shard->options.limits.arrival_bytes) {
+        metric_add_at(M_HANDOFF_CHUNKS_REFUSED, CHUNK_NO_ROOM, 1);
         return NULL; /* what has begun comes first; this one is sent again */
+    }
     arrival = mem_new(struct arrival);
     arrival->id = chunk->handoff_id;
     arrival->from = from->incarnation;
@@ -241,11 +249,15 @@ void arrival_chunk(struct shard *shard, const struct node_address *from, const C
         return;
     }
     struct arrival *arrival = open_arrival(shard, from, chunk);
-    if (arrival == NULL || arrival->from != from->incarnation || arrival->count != chunk->count ||
-        !room_key_equal(&arrival->key, &key))
+    if (arrival == NULL)
         return;
+    if (arrival->from != from->incarnation || arrival->count != chunk->count || !room_key_equal(&arrival->key, &key)) {
+        metric_add_at(M_HANDOFF_CHUNKS_REFUSED, CHUNK_OTHER_HANDOFF, 1);
+        return;
+    }
     if (chunk->index == arrival->received) {
         if (arrival->data.size + chunk->data.len > ROOM_BYTES_MAX) {
+            metric_add_at(M_HANDOFF_CHUNKS_REFUSED, CHUNK_TOO_LARGE, 1);
             decide(shard, from, chunk, SIGNALBOX__CLUSTER__V1__HANDOFF_REPLY__RESULT__REFUSED);
             return;
         }

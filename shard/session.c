@@ -271,6 +271,8 @@ static void take_departures(const struct binding *binding)
 {
     struct shard *shard = binding->shard;
     const State *state = binding->state;
+    if (state->n_departures > DEPARTURES_REPORTED_MAX)
+        metric_add(M_ITEMS_INVALID, 1);
     for (size_t i = 0; i < state->n_departures && i < DEPARTURES_REPORTED_MAX; i++) {
         const Signalbox__Cluster__V1__Departure *departure = state->departures[i];
         uint32_t left_ms = binding_window_ms(departure->left_ms);

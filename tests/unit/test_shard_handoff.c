@@ -3,6 +3,7 @@
 #include "common/metrics.h"
 #include "shard/internal.h"
 #include "shard_fixture.h"
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -253,6 +254,30 @@ static const char *room_moving_to(int to, const char *shards)
 }
 
 /* --- handing over ------------------------------------------------------------------------------------------------ */
+
+/* Rooms of one at shard 0, which hands over so many of them at once. */
+static void open_rooms(int count, uint32_t at_once)
+{
+    struct shard_options options = peers[0].shard->options;
+    options.limits.handoff_rooms = at_once;
+    shard_reconfigure(peers[0].shard, &options);
+    for (int i = 0; i < count; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "room-%d", i);
+        struct person person = person_make("p", name, 0);
+        person.version = 1;
+        say(0, &person, JOIN, ATTACHED);
+    }
+}
+
+static uint64_t chunks_refused(const char *reason)
+{
+    static const char *const reasons[] = {"no_room", "other_handoff", "too_large", "damaged", "malformed"};
+    for (unsigned i = 0; i < sizeof reasons / sizeof reasons[0]; i++)
+        if (strcmp(reasons[i], reason) == 0)
+            return metric_value_at(M_HANDOFF_CHUNKS_REFUSED, i);
+    ck_abort_msg("no reason '%s'", reason);
+}
 
 START_TEST(a_room_moves_whole_and_in_silence)
 {
@@ -507,10 +532,12 @@ START_TEST(a_damaged_room_is_sent_again)
     next_view("01");
     learn(0);
     learn(1);
+    uint64_t before = chunks_refused("damaged");
     Item *item = unpack(letters[0].item);
     item->handoff_chunk->data.data[item->handoff_chunk->data.len / 2] ^= 1;
     shard_item(peers[1].shard, &peers[0].address, item, now_ms);
     ck_assert_int_eq(state_at(1, name), ROOM_ABSENT);
+    ck_assert_uint_eq(chunks_refused("damaged") - before, 1);
     carry(0);
     pass(400);
     carry(0);
@@ -518,19 +545,76 @@ START_TEST(a_damaged_room_is_sent_again)
 }
 END_TEST
 
+START_TEST(what_makes_no_room_is_refused_and_counted)
+{
+    const char *name = room_moving_to(1, "01");
+    joins(0, "ann", name);
+    next_view("01");
+    learn(0);
+    learn(1);
+    uint64_t before = chunks_refused("malformed");
+    Item *item = unpack(letters[0].item);
+    Signalbox__Cluster__V1__HandoffChunk *chunk = item->handoff_chunk;
+    memset(chunk->data.data, 0xff, chunk->data.len);
+    crypto_hash_sha256(chunk->digest.data, chunk->data.data, chunk->data.len);
+    shard_item(peers[1].shard, &peers[0].address, item, now_ms);
+    ck_assert_int_eq(state_at(1, name), ROOM_ABSENT);
+    ck_assert_uint_eq(chunks_refused("malformed") - before, 1);
+}
+END_TEST
+
+START_TEST(parts_of_two_rooms_are_not_mixed)
+{
+    const char *name = room_moving_to(1, "01");
+    joins(0, "ann", name);
+    next_view("01");
+    learn(0);
+    learn(1);
+    uint64_t before = chunks_refused("other_handoff");
+    Item *item = unpack(letters[0].item);
+    item->handoff_chunk->count = 2;
+    shard_item(peers[1].shard, &peers[0].address, item, now_ms);
+    ck_assert_uint_eq(chunks_refused("other_handoff"), before);
+    item->handoff_chunk->count = 3;
+    item->handoff_chunk->index = 1;
+    shard_item(peers[1].shard, &peers[0].address, item, now_ms);
+    ck_assert_uint_eq(chunks_refused("other_handoff") - before, 1);
+}
+END_TEST
+
+START_TEST(more_than_there_is_memory_for_waits)
+{
+    open_rooms(40, 40);
+    struct shard_options options = peers[1].shard->options;
+    options.limits.arrival_bytes = 1;
+    shard_reconfigure(peers[1].shard, &options);
+    next_view("01");
+    learn(0);
+    learn(1);
+    size_t frozen = shard_stats(peers[0].shard).rooms_in_state[ROOM_FROZEN];
+    ck_assert_uint_gt(frozen, 1);
+    uint64_t before = chunks_refused("no_room");
+    /* One that has begun and does not go on takes all that there is. */
+    Item *item = unpack(letters[0].item);
+    item->handoff_chunk->count = 2;
+    item->handoff_chunk->handoff_id ^= 1;
+    shard_item(peers[1].shard, &peers[0].address, item, now_ms);
+    carry(0);
+    ck_assert_uint_eq(shard_stats(peers[1].shard).rooms_in_state[ROOM_LIVE], 0);
+    ck_assert_uint_ge(chunks_refused("no_room") - before, frozen);
+    options.limits.arrival_bytes = 1 << 20;
+    shard_reconfigure(peers[1].shard, &options);
+    for (int i = 0; i < 20; i++) {
+        pass(400);
+        carry(0);
+    }
+    ck_assert_uint_eq(shard_stats(peers[1].shard).rooms_in_state[ROOM_LIVE], frozen);
+}
+END_TEST
+
 START_TEST(rooms_go_a_few_at_a_time_and_those_that_are_asked_for_first)
 {
-    enum { ROOMS = 100 };
-    struct shard_options options = peers[0].shard->options;
-    options.limits.handoff_rooms = 4;
-    shard_reconfigure(peers[0].shard, &options);
-    for (int i = 0; i < ROOMS; i++) {
-        char name[16];
-        snprintf(name, sizeof name, "room-%d", i);
-        struct person person = person_make("p", name, 0);
-        person.version = 1;
-        say(0, &person, JOIN, ATTACHED);
-    }
+    open_rooms(100, 4);
     next_view("01");
     learn(0);
     size_t frozen = shard_stats(peers[0].shard).rooms_in_state[ROOM_FROZEN];
@@ -545,17 +629,7 @@ END_TEST
 
 START_TEST(those_that_wait_for_a_target_that_is_lost_come_back_whole)
 {
-    enum { ROOMS = 20 };
-    struct shard_options options = peers[0].shard->options;
-    options.limits.handoff_rooms = 2;
-    shard_reconfigure(peers[0].shard, &options);
-    for (int i = 0; i < ROOMS; i++) {
-        char name[16];
-        snprintf(name, sizeof name, "room-%d", i);
-        struct person person = person_make("p", name, 0);
-        person.version = 1;
-        say(0, &person, JOIN, ATTACHED);
-    }
+    open_rooms(20, 2);
     next_view("01");
     learn(0);
     ck_assert_uint_gt(shard_stats(peers[0].shard).rooms_in_state[ROOM_FROZEN], 3);
@@ -563,7 +637,7 @@ START_TEST(those_that_wait_for_a_target_that_is_lost_come_back_whole)
     next_view("0");
     learn(0);
     /* The two that were sent may have been served there. */
-    ck_assert_uint_eq(shard_stats(peers[0].shard).rooms_in_state[ROOM_LIVE], ROOMS - 2);
+    ck_assert_uint_eq(shard_stats(peers[0].shard).rooms_in_state[ROOM_LIVE], 20 - 2);
     ck_assert_uint_eq(shard_stats(peers[0].shard).rooms_in_state[ROOM_FROZEN], 0);
     ck_assert_uint_eq(letter_count, 2);
 }
@@ -758,6 +832,9 @@ int main(void)
     tcase_add_test(tests, a_room_that_was_installed_comes_back_from_there);
     tcase_add_test(tests, a_room_that_moves_on_before_it_is_sent_goes_to_its_newest_owner);
     tcase_add_test(tests, a_damaged_room_is_sent_again);
+    tcase_add_test(tests, what_makes_no_room_is_refused_and_counted);
+    tcase_add_test(tests, parts_of_two_rooms_are_not_mixed);
+    tcase_add_test(tests, more_than_there_is_memory_for_waits);
     tcase_add_test(tests, rooms_go_a_few_at_a_time_and_those_that_are_asked_for_first);
     tcase_add_test(tests, those_that_wait_for_a_target_that_is_lost_come_back_whole);
     tcase_add_test(tests, an_unknown_room_is_pulled_before_it_is_taken_for_new);
