@@ -525,7 +525,7 @@ void conn_open(struct conn *conn, enum encoding encoding, struct jwt_claims *tak
     conn->phase = CONN_OPEN;
     conn->encoding = encoding;
     conn->alive_ms = conn_now_ms(conn);
-    conn->probed = conn_probe_by_kernel(conn);
+    conn->probed = conn_prepare_probes(conn);
     conn->client = NULL;
     ws_parser_init(&conn->parser, front->options.message_bytes);
     bucket_init(&conn->control_budget, &control_limit, conn_now_ms(conn));

@@ -4,33 +4,71 @@
 #include <netinet/tcp.h>
 
 enum {
-    PROBES = 2,
+    PROBE_NOW_S = 1,       /* of TCP_KEEPIDLE: whoever is asked has been silent for longer */
+    PROBE_NEVER_S = 32767, /* likewise, the most that it takes */
+    PROBES_MAX = 127,
     PROBED_INTERVALS = 3, /* of silence, before a client that the kernel reaches is sent a ping all the same */
 };
 
 /* --- Whether the client is still there */
 
+static bool look_at_tcp(const struct conn *conn, struct tcp_info *ret_info)
+{
+    socklen_t size = sizeof *ret_info;
+    return getsockopt(h2o_socket_get_fd(conn->sock), IPPROTO_TCP, TCP_INFO, ret_info, &size) == 0;
+}
+
 /* Whether the client's system has confirmed all that was sent: it can be reached, and its program is what is slow. */
 static bool is_delivered(const struct conn *conn)
 {
     struct tcp_info info;
-    socklen_t size = sizeof info;
-    return getsockopt(h2o_socket_get_fd(conn->sock), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-           info.tcpi_unacked == 0;
+    return look_at_tcp(conn, &info) && info.tcpi_unacked == 0;
 }
 
-bool conn_probe_by_kernel(const struct conn *conn)
+static bool set_probe_after(const struct conn *conn, int idle_s)
+{
+    return setsockopt(h2o_socket_get_fd(conn->sock), IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) == 0;
+}
+
+bool conn_prepare_probes(const struct conn *conn)
 {
     const struct front_options *options = &conn->front->options;
-    int on = 1, count = PROBES, idle_s = (int)options->ping_interval_ms / 1000;
-    int interval_s = (int)options->ping_timeout_ms / 1000 / PROBES;
-    int fd = h2o_socket_get_fd(conn->sock);
-
-    return idle_s > 0 && interval_s > 0 && !conn->exempt && !options->proxy_protocol &&
-           setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) == 0 &&
-           setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s) == 0 &&
+    int on = 1, count = PROBES_MAX, fd = h2o_socket_get_fd(conn->sock);
+    return !conn->exempt && !options->proxy_protocol &&
+           options->ping_interval_ms > options->ping_timeout_ms / 2 + PROBE_NOW_S * 1000 &&
+           set_probe_after(conn, PROBE_NEVER_S) &&
            setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count) == 0 &&
            setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) == 0;
+}
+
+/* Silence before the client is asked; the kernel's probe is early enough to be answered before the ping would be due.
+ */
+static uint32_t quiet_ms(const struct conn *conn)
+{
+    const struct front_options *options = &conn->front->options;
+    return options->ping_interval_ms - (conn->probed ? options->ping_timeout_ms / 2 : 0);
+}
+
+/* False if the client's system has not answered: a ping, which TCP repeats, must tell. */
+static bool is_in_touch(struct conn *conn)
+{
+    struct tcp_info info;
+    bool asked = conn->probing;
+
+    if (!look_at_tcp(conn, &info) || info.tcpi_unacked != 0)
+        return false;
+    conn->probing = false;
+    if (asked && !set_probe_after(conn, PROBE_NEVER_S))
+        return false;
+    if (info.tcpi_last_ack_recv < quiet_ms(conn)) {
+        conn_set_timer(conn, quiet_ms(conn) - info.tcpi_last_ack_recv);
+        return true;
+    }
+    if (asked || !set_probe_after(conn, PROBE_NOW_S))
+        return false;
+    conn->probing = true;
+    conn_set_timer(conn, conn->front->options.ping_timeout_ms / 2);
+    return true;
 }
 
 void conn_keep_alive(struct conn *conn)
@@ -47,11 +85,10 @@ void conn_keep_alive(struct conn *conn)
             conn_set_timer(conn, options->ping_timeout_ms);
         else
             conn_close_with(conn, CLOSE_PING_TIMEOUT, "no answer to a ping", CAUSE_PING_TIMEOUT);
-    } else if (silent_ms < options->ping_interval_ms) {
-        conn_set_timer(conn, options->ping_interval_ms - silent_ms);
-    } else if (conn->probed && silent_ms < PROBED_INTERVALS * (int64_t)options->ping_interval_ms &&
-               is_delivered(conn)) {
-        conn_set_timer(conn, options->ping_interval_ms);
+    } else if (silent_ms < quiet_ms(conn)) {
+        conn_set_timer(conn, quiet_ms(conn) - silent_ms);
+    } else if (conn->probed && silent_ms < PROBED_INTERVALS * (int64_t)options->ping_interval_ms && is_in_touch(conn)) {
+        return;
     } else {
         conn->ping_sent = conn->ping_due = true;
         conn_mark_dirty(conn);

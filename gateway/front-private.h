@@ -85,7 +85,8 @@ struct conn {
     bool exempt;        /* the peer is a trusted proxy, whose clients are counted one by one */
     bool paused;        /* not reading, because too much waits to be written */
     bool requested : 1; /* a request has been routed */
-    bool probed : 1;    /* the kernel looks whether it can be reached */
+    bool probed : 1;    /* the kernel can look whether it can be reached */
+    bool probing : 1;   /* ... and does at the moment */
     bool ping_sent : 1, ping_due : 1, clean : 1, failed : 1, peer_closed : 1, close_sent : 1;
 
     struct list dirty; /* front->dirty or front->crowded */
@@ -151,9 +152,10 @@ void conn_close_with(struct conn *conn, uint16_t code, const char *reason, enum 
 void conn_close_slow(struct conn *conn);
 
 /* conn_upkeep.c */
-/* Lets the kernel look whether an idle client can be reached, in the time of a ping, while the programs of both ends
- * sleep on. It probes nothing while data is on its way, and behind a proxy it would find the proxy. */
-bool conn_probe_by_kernel(const struct conn *conn);
+/* Lets the kernel look whether an idle client can be reached, while the programs of both ends sleep on. Only when it is
+ * told to, and it never judges: its own timers would ask thousands at one moment, more than a queue of packets holds,
+ * and end the connections whose packets were dropped. False where it cannot: behind a proxy it would find the proxy. */
+bool conn_prepare_probes(const struct conn *conn);
 /* The timer of an open connection. Waits longest for the last of the messages that it could have been about, so that a
  * busy client costs no pings. */
 void conn_keep_alive(struct conn *conn);

@@ -123,7 +123,7 @@ static const struct config_key table[] = {
      .unit = "ms",
      .help =
          "A client that has been silent for so long is sent a WebSocket ping; where no proxy is declared, the kernel "
-         "probes it (TCP keepalive) and the ping waits for three times as long."},
+         "probes it shortly before (TCP keepalive) and, where it answers, the ping waits for three times as long."},
     {.name = "client.ping_timeout_ms",
      .type = CONFIG_INT,
      .offset = AT(ping_timeout_ms),

@@ -92,15 +92,17 @@ static void stop_workers(struct coordinator *coordinator, bool have_left)
     }
 }
 
-/* False when one has ended that was not to. */
-static bool workers_alive(struct coordinator *coordinator)
+/* False when one has ended that was not to: who has taken leave of everybody may be done before the others. */
+static bool workers_alive(struct coordinator *coordinator, enum phase phase)
 {
     bool alive = true;
     for (unsigned i = 0; i < coordinator->options.processes; i++) {
         int status;
         if (coordinator->pids[i] != 0 && waitpid(coordinator->pids[i], &status, WNOHANG) == coordinator->pids[i])
             reaped(coordinator, i, status);
-        alive = alive && coordinator->pids[i] != 0;
+        alive = alive && (coordinator->pids[i] != 0 ||
+                          (phase == PHASE_LEAVE && __atomic_load_n(&coordinator->workers[i].reached_serial,
+                                                                   __ATOMIC_ACQUIRE) == coordinator->serial));
     }
     return alive;
 }
@@ -197,7 +199,7 @@ static bool run_phase(struct coordinator *coordinator, enum phase phase, const c
         if (driven && phase == PHASE_HOLD && told_to_go(coordinator))
             break;
         watch(coordinator, phase, what, begun_us);
-        if (!workers_alive(coordinator) && !all_reached(coordinator))
+        if (!workers_alive(coordinator, phase) && !all_reached(coordinator))
             coordinator->report.failure = "a worker process ended early";
         else if (interrupted && phase != PHASE_LEAVE)
             coordinator->report.failure = "interrupted";
