@@ -20,7 +20,6 @@ NOT_NOW = {pb.THROTTLED, pb.RETRY, pb.UNAVAILABLE, pb.WOULD_BLOCK, pb.NO_CAPACIT
 PAIR_ENDED = {pb.NOT_FOUND, pb.UNDELIVERABLE}
 DIRECTED = ("offer", "answer", "candidate", "candidates_done", "message")
 SYNC_AGAIN_S = 5
-PONG_BEHIND_S = 2
 
 
 def encode(message, encoding):
@@ -99,6 +98,7 @@ class Client:
         self.received = []
         self.counts = Counter()
         self.syncs_asked = []  # and why
+        self.pong_behind_s = 2
         self.results = {}
         self._pages = None
         self._sync_asked = 0
@@ -501,7 +501,7 @@ class Client:
     def _on_pong(self, pong, route):
         if self._behind(pong.position):
             asyncio.get_running_loop().call_later(
-                PONG_BEHIND_S, lambda: self._ask_sync(f"had {self.position}, the pong said {pong.position}")
+                self.pong_behind_s, lambda: self._ask_sync(f"had {self.position}, the pong said {pong.position}")
                 if self._behind(pong.position) else None)
 
     def _behind(self, position):

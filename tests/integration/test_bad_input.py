@@ -22,14 +22,16 @@ def hello(identity, room="bad", **join):
 
 
 class BadInputTest(ClusterCase):
-    # Short times, so that a test that waits for one to run out does not take long.
+    # Short times, so that a test that waits for one to run out does not take long; and long ones for witnesses, so that
+    # they ask or send again only for what is lost, however late the machine is.
     cluster_options = {"gateways": 1, "shards": 1, "gateway": {
-        "limits": {"hello_timeout_ms": 2500}, "client": {"ping_interval_ms": 1500, "ping_timeout_ms": 4000}}}
+        "limits": {"hello_timeout_ms": 2500, "retransmit_ms": 15000}, "client": {"ping_interval_ms": 1500, "ping_timeout_ms": 4000}}}
 
     async def asyncSetUp(self):
         self.ann = await self.join("witness-ann", "witness")
         self.bob = await self.join("witness-bob", "witness", encoding="json")
         await self.all_see([self.ann, self.bob], ["witness-ann", "witness-bob"])
+        self.ann.pong_behind_s = self.bob.pong_behind_s = 15
         self.said = 0
         self.names = 0
 
