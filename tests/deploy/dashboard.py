@@ -10,8 +10,9 @@ import chart_tools as chart
 
 PATH = chart.CHART / "dashboards" / "signalbox.json"
 VARIABLES = {"$job": ".*", "$__rate_interval": "1m"}
-COLUMNS, COLUMN_PX, ROW_PX, GAP_PX, HEAD_PX = 24, 60, 30, 6, 44
+COLUMNS, COLUMN_PX, ROW_PX, GAP_PX, HEAD_PX, AXIS_PX, LEGEND_ROWS = 24, 60, 30, 8, 34, 46, 2
 COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#c4a7e7", "#96d98d", "#ffcb7d")
+COLOUR_OF = {"green": COLOURS[0], "orange": COLOURS[3], "red": COLOURS[4], "blue": COLOURS[6], "text": "#8e8e99"}  # by Grafana's names
 SERIES_MAX = len(COLOURS)
 CAPTION = ("Answers of a real Prometheus during scripts/test deploy, with people in calls, each tier scaled from 2 to 4 and back, and one "
            "container of each killed. Drawn by tests/deploy/dashboard.py with the dashboard's own queries; not a screenshot of Grafana.")
@@ -41,14 +42,15 @@ def short(value, unit):
         return f"{100 * value:.3g}%"
     if unit == "s" and 0 < abs(value) < 1:
         return f"{1000 * value:.3g} ms"
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    suffix_of_unit = {"s": " s", "bytes": "B"}.get(unit, "")
+    for limit, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}" + (" s" if unit == "s" else "")
+            return f"{value / limit:.3g}{suffix}{suffix_of_unit}"
+    return f"{value:.3g}{suffix_of_unit}"
 
 
 def name_of(series, legend):
-    name = re.sub(r"{{\s*(\w+)\s*}}", lambda match: series["metric"].get(match[1], "-"), legend)
+    name = re.sub(r"{{\s*(\w+)\s*}}", lambda match: series["metric"].get(match[1], "-"), legend).replace("signalbox-", "")
     return name if name and name != "__auto" else ", ".join(series["metric"].values()) or "all"
 
 
@@ -56,26 +58,75 @@ def finite(series):
     return [(at, float(value)) for at, value in series["values"] if math.isfinite(float(value))]
 
 
-def draw_lines(lines, box, unit):
-    """A chart of (name, points) in the box: lines, their highest value, their names."""
+def nice_top(value):
+    """The least of 1, 2, 5, 10, 20 and so on, with powers of ten, that is not below it."""
+    power = 10 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * 0.999)
+
+
+def draw_axes(box, top, seconds, unit):
+    """Lines across, with what they stand for; minutes below."""
     x, y, width, height = box
+    out = []
+    for part in range(3):
+        level = y + height * part / 2
+        out.append(f'<line x1="{x}" y1="{level:.1f}" x2="{x + width}" y2="{level:.1f}"/>')
+        out.append(f'<text x="{x - 5}" y="{level + 3:.1f}" class="axis left">{html.escape(short(top * (2 - part) / 2, unit))}</text>')
+    minutes = max(1, round(seconds / 60 / 4))
+    for minute in range(minutes, int(seconds / 60) + 1, minutes):
+        out.append(f'<text x="{x + width * 60 * minute / seconds:.1f}" y="{y + height + 13}" class="axis">{minute} min</text>')
+    return out
+
+
+def draw_legend(lines, x, y, width, unit):
+    """Names and last values, in two rows at most."""
+    out, left, row = [], x, 0
+    for number, (name, line) in enumerate(lines):
+        text = f"{name}  {short(line[-1][1], unit)}"
+        size = 6.1 * len(text) + 20
+        if left + size > x + width and left > x:
+            left, row = x, row + 1
+            if row == LEGEND_ROWS:
+                out.append(f'<text x="{x + width - 12}" y="{y + 14 * (row - 1)}" class="small">…</text>')
+                break
+        out.append(f'<rect x="{left}" y="{y + 14 * row - 7}" width="9" height="3" style="fill:{COLOURS[number]};stroke:none"/>')
+        out.append(f'<text x="{left + 13}" y="{y + 14 * row}" class="small">{html.escape(text)}</text>')
+        left += size
+    return out
+
+
+def draw_lines(lines, box, unit):
+    """A chart of (name, points) in the box."""
+    x, y, width, height = box
+    box = x, y, width, height = x + AXIS_PX, y, width - AXIS_PX, height - 18 - 14 * LEGEND_ROWS
     points = [point for _, line in lines for point in line]
     begin, end = min(at for at, _ in points), max(at for at, _ in points)
     top = max(value for _, value in points)
-    out = [f'<text x="{x}" y="{y + 9}" class="small">{html.escape(short(top, unit))}</text>']
-    for number, (_, line) in enumerate(lines):
-        spots = " ".join(f"{x + (at - begin) / max(end - begin, 1) * width:.1f},{y + height - value / (top or 1) * (height - 12):.1f}"
+    top = 1 if top <= 0 or unit == "percentunit" and 0.5 < top <= 1 else nice_top(top)
+    out = draw_axes(box, top, max(end - begin, 1), unit)
+    for number, (_, line) in reversed(list(enumerate(lines))):
+        spots = " ".join(f"{x + (at - begin) / max(end - begin, 1) * width:.1f},{y + height - value / top * height:.1f}"
                          for at, value in line)
         out.append(f'<polyline points="{spots}" stroke="{COLOURS[number]}"/>')
-    left = x
-    for number, (name, line) in enumerate(lines):
-        text = f"{name}: {short(line[-1][1], unit)}"
-        if left + 6 * len(text) > x + width:
-            out.append(f'<text x="{left}" y="{y + height + 14}" class="small">…</text>')
-            break
-        out.append(f'<text x="{left}" y="{y + height + 14}" class="small" style="fill:{COLOURS[number]}">{html.escape(text)}</text>')
-        left += 6 * len(text) + 10
-    return out
+    return out + draw_legend(lines, x - AXIS_PX, y + height + 30, width + AXIS_PX, unit)
+
+
+def colour_at(value, steps):
+    """Of Grafana's thresholds."""
+    return COLOUR_OF[[step["color"] for step in steps if step["value"] is None or value >= step["value"]][-1]]
+
+
+def draw_stat(panel, lines, box, unit):
+    """One number on the colour that it has, and nothing where there is none."""
+    x, y, width, height = box
+    defaults = panel["fieldConfig"]["defaults"]
+    text, colour = defaults.get("noValue", "no data"), COLOUR_OF["text"]
+    if lines:
+        # Of those that are there at the end.
+        end = max(line[-1][0] for _, line in lines)
+        value = min(line[-1][1] for _, line in lines if line[-1][0] == end)
+        text, colour = short(value, unit), colour_at(value, defaults["thresholds"]["steps"])
+    return [f'<text x="{x + width / 2}" y="{y + height / 2 + 20}" class="stat" style="fill:{colour}">{html.escape(text)}</text>']
 
 
 def draw_panel(panel, top_px, ask):
@@ -85,30 +136,32 @@ def draw_panel(panel, top_px, ask):
     title = html.escape(panel["title"])
     if panel["type"] == "row":
         return [f'<text x="{x}" y="{y + ROW_PX * 0.7}" class="row">{title}</text>']
-    out = [f'<rect x="{x}" y="{y}" width="{width}" height="{height}"/>', f'<text x="{x + 8}" y="{y + 18}">{title}</text>']
+    out = [f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="3"/>', f'<text x="{x + 10}" y="{y + 20}" class="title">{title}</text>']
     unit = panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "")
     lines = [(name_of(series, target.get("legendFormat", "")), finite(series)) for target in panel["targets"]
              for series in ask(concrete(target["expr"]))]
-    lines = sorted((line for line in lines if line[1]), key=lambda line: -line[1][-1][1])[:SERIES_MAX]
-    if not lines:
-        return out + [f'<text x="{x + 8}" y="{y + height / 2}" class="small">no data</text>']
+    lines = [line for line in lines if line[1]]
     if panel["type"] == "stat":
-        # Of those that are there at the end.
-        end = max(line[-1][0] for _, line in lines)
-        value = min(line[-1][1] for _, line in lines if line[-1][0] == end)
-        return out + [f'<text x="{x + width / 2}" y="{y + height / 2 + 16}" class="stat">{short(value, unit)}</text>']
-    return out + draw_lines(lines, (x + 8, y + 24, width - 16, height - 46), unit)
+        return out + draw_stat(panel, lines, (x, y, width, height), unit)
+    # What has never been is left out, as long as anything has.
+    lines = [line for line in lines if any(value for _, value in line[1])] or lines[:1]
+    lines = sorted(lines, key=lambda line: -max(value for _, value in line[1]))[:SERIES_MAX]
+    if not lines:
+        return out + [f'<text x="{x + 10}" y="{y + height / 2}" class="small">no data</text>']
+    return out + draw_lines(lines, (x + 10, y + 34, width - 20, height - 42), unit)
 
 
 def draw(ask):
     """`ask` gives Prometheus's series over the time to be shown for a query."""
     every = json.loads(PATH.read_text())["panels"]
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in every)
-    width, height = COLUMNS * COLUMN_PX + GAP_PX, HEAD_PX + bottom * ROW_PX
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
-           "<style>svg{background:#111217}text{fill:#ccccdc}rect{fill:#181b1f;stroke:#2c2f36}polyline{fill:none;stroke-width:1.5}"
-           ".small{font-size:10px}.row{font-size:17px;font-weight:bold}.stat{font-size:40px;text-anchor:middle;fill:#73bf69}</style>",
-           f'<text x="{GAP_PX}" y="18" class="small">{html.escape(CAPTION)}</text>']
+    width, height = COLUMNS * COLUMN_PX + GAP_PX, HEAD_PX + bottom * ROW_PX + GAP_PX
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="Inter,Helvetica,Arial,sans-serif" font-size="13">',
+           "<style>text{fill:#ccccdc}rect{fill:#181b1f;stroke:#2c2f36}polyline{fill:none;stroke-width:1.6;stroke-linejoin:round}"
+           "line{stroke:#2c2f36}.small{font-size:11px}.axis{font-size:10px;fill:#8e8e99;text-anchor:middle}.left{text-anchor:end}"
+           ".title{font-weight:500}.row{font-size:17px;font-weight:bold}.stat{font-size:34px;text-anchor:middle}</style>",
+           f'<rect width="{width}" height="{height}" style="fill:#111217;stroke:none"/>',
+           f'<text x="{GAP_PX}" y="20" class="small">{html.escape(CAPTION)}</text>']
     for panel in every:
         out += draw_panel(panel, HEAD_PX, ask)
     return "\n".join([*out, "</svg>", ""])
