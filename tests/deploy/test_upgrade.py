@@ -1,13 +1,13 @@
 """A rolling upgrade under load: every process of a cluster is replaced, one after the other, by a build whose bus messages
 and view entries have the next schema version; then back again, as after a bad release."""
 
-import json
 import pathlib
 import subprocess
 import tempfile
 import unittest
 
 import nats_cluster as cluster
+from swarm import Swarm, broken_promises
 
 PEOPLE = 60
 NEXT_BUILD = cluster.BUILD / "next"
@@ -65,29 +65,16 @@ class UpgradeTest(unittest.TestCase):
 
     def test_each_process_by_the_next_version_and_back(self):
         self.dropped = 0
-        result_path = self.directory / "swarm.json"
-        urls = [word for number in (1, 2)
-                for word in ("--url", f"wss://127.0.0.1:{self.members['gateway', number].client_port}")]
-        swarm = subprocess.Popen(
-            [cluster.BUILD / "tests" / "load" / "signalbox-swarm", *urls, "--key", cluster.API_KEY, "--secret", cluster.API_SECRET,
-             "--participants", str(PEOPLE), "--join-rate", "40", "--messages", "30", "--mutes", "20", "--signals", "30", "--hold", "600",
-             "--settle", "60", "--driven", "--quiet", "--json", result_path],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.addCleanup(lambda: (swarm.kill(), swarm.wait(), swarm.stdout.close()))
-        for line in swarm.stdout:
-            if line == "phase hold\n":
-                break
+        urls = [f"wss://127.0.0.1:{self.members['gateway', number].client_port}" for number in (1, 2)]
+        swarm = Swarm(self.directory, PEOPLE, urls, "--join-rate", "40")
+        self.addCleanup(swarm.stop)
+        swarm.wait_holds()
         for build in (NEXT_BUILD, cluster.BUILD):
             for kind, number in list(self.members):
                 self.replace(kind, number, build)
-        output, _ = swarm.communicate("go\n", timeout=180)
-        result = json.loads(result_path.read_text())
+        result = swarm.finish()
         counters = result["counters"]
-        for promise in ("violations_roster", "violations_order", "violations_protocol", "sessions_lost"):
-            self.assertEqual(counters[promise], 0, output)
-        figures = {each["name"]: each["value"] for each in result["figures"]}
-        self.assertEqual(figures["participants_unconverged"], 0, output)
-        self.assertNotIn("failure", result)
+        self.assertEqual(broken_promises(result), {}, swarm.output())
         self.assertGreaterEqual(counters["resumes"], PEOPLE)  # gateways were replaced, twice each
         self.assertGreater(counters["directed_delivered"], PEOPLE)
         for member in self.members.values():
