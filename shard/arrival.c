@@ -167,7 +167,7 @@ static void finish(struct shard *shard, const struct node_address *from, struct 
         return;
     }
     struct arena arena;
-    char error[128] = "it is about another room";
+    char error[128] = "it is about another room, or holds what no room may hold";
     arena_init(&arena, (arrival->data.size + 4096) * unpacked_factor);
     const RoomState *state =
         (const RoomState *)codec_unpack(&signalbox__cluster__v1__room_state__descriptor, arrival->data.data,
