@@ -128,27 +128,35 @@ def compose_alerts():
             + yaml.dump(rules, Dumper=Readable, width=1000, sort_keys=False))
 
 
+def unpacked(package, program):
+    """A program of a Debian package, which is unpacked and not installed: installing it would start a server."""
+    path = TOOLS / package / "usr" / "bin" / program
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        status, _, error = run(["apt-get", "download", package], cwd=TOOLS)
+        assert status == 0, f"apt-get download {package}: {error}"
+        archive = next(TOOLS.glob(f"{package}_*.deb"))
+        subprocess.run(["dpkg-deb", "-x", archive, TOOLS / package], check=True)
+        archive.unlink()
+    return path
+
+
 def promtool_path():
-    """Of the Debian package prometheus, unpacked and not installed: installing it starts a server."""
     found = shutil.which("promtool")
-    path = TOOLS / "prometheus" / "usr" / "bin" / "promtool"
-    if not found and not path.exists():
-        (TOOLS / "prometheus").mkdir(parents=True, exist_ok=True)
-        status, _, error = run(["apt-get", "download", "prometheus"], cwd=TOOLS)
-        assert status == 0, f"apt-get download prometheus: {error}"
-        package = next(TOOLS.glob("prometheus_*.deb"))
-        subprocess.run(["dpkg-deb", "-x", package, TOOLS / "prometheus"], check=True)
-        package.unlink()
-    return pathlib.Path(found) if found else path
+    return pathlib.Path(found) if found else unpacked("prometheus", "promtool")
+
+
+def definition_of(kind):
+    """Of a custom kind, as its project keeps it."""
+    module, path = DEFINITIONS[kind]
+    status, output, error = run([go_path(), "mod", "download", "-json", module], cwd="/")
+    assert status == 0, output + error
+    return yaml.safe_load((pathlib.Path(json.loads(output)["Dir"]) / path).read_text())
 
 
 def schema_of(kind):
     """The schema of a custom kind, as strict as those of Kubernetes: unknown fields are refused."""
-    module, path = DEFINITIONS[kind]
-    status, output, error = run([go_path(), "mod", "download", "-json", module], cwd="/")
-    assert status == 0, output + error
-    definition = yaml.safe_load((pathlib.Path(json.loads(output)["Dir"]) / path).read_text())
-    return refuse_unknown(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    return refuse_unknown(definition_of(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
 
 
 def refuse_unknown(schema):
