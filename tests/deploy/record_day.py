@@ -114,7 +114,8 @@ class Day:
         try:
             autoscaler, queries = hpa.Autoscaler(compressed(spec)), {name: in_window(query) for name, query in queries.items()}
             while not self.over.wait(SCRAPE_S):
-                signals = {name: (self.prometheus.ask(query) or [None])[0] for name, query in queries.items()}
+                signals = {name: (self.prometheus.ask(query.replace("REPLICAS", str(len(self.gateways)))) or [None])[0]
+                           for name, query in queries.items()}
                 with self.lock:
                     count = autoscaler.step(time.time(), len(self.gateways), signals)
                     self.set_gateways(count)
@@ -212,7 +213,7 @@ def autoscaler_queries(objects):
                  if "config.yaml" in each["data"])
     queries = {rule["name"]["as"]: rule["metricsQuery"] for rule in rules["externalRules"]}
     for name in ("active_websocket_connections", "fanout_queue_depth"):
-        queries[name] = f'avg({name}{{pod=~".*-gateway-.*"}})'
+        queries[name] = f'sum({name}{{pod=~".*-gateway-.*"}}) / REPLICAS'  # those that are not scraped yet have nothing
     return queries
 
 
