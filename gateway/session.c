@@ -182,7 +182,8 @@ static void send_state(struct session *session, int64_t now_ms)
     if (session->has_position) {
         state.last_epoch = &last;
         state.last_seq = session->seq;
-    } else if (session->state == SESSION_JOINING && room_is_inhabited(room)) {
+    } else if (session->state == SESSION_JOINING &&
+               session->intent == SIGNALBOX__CLUSTER__V1__SESSION_STATE__INTENT__JOIN && room_is_inhabited(room)) {
         last = epoch_to_proto(&room->epoch);
         state.last_epoch = &last;
         state.last_seq = room->seq;

@@ -166,6 +166,20 @@ START_TEST(a_token_brings_the_session_back)
 }
 END_TEST
 
+/* An owner takes what a resume says for the client's own position, and would leave out the roster. */
+START_TEST(a_resume_without_a_position_says_none)
+{
+    char token[1025];
+    strcpy(token, f.clients[ann].resume_token);
+    join_client(&f, "bob", "r", NULL);
+    disconnect_client(&f, ann, false);
+    hello_resume(&f, connect_client(&f), token, NULL);
+    const State *state = newest_state(&f);
+    ck_assert_int_eq((int)state->intent, RESUME);
+    ck_assert_ptr_null(state->last_epoch);
+}
+END_TEST
+
 START_TEST(a_newer_connection_here_replaces_the_older)
 {
     int again = resume_client(f.clients[ann].resume_token, f.seq);
@@ -508,6 +522,7 @@ int main(void)
     tcase_add_test(tcase, sessions_without_clients_are_bounded);
     tcase_add_test(tcase, an_access_token_ends_its_session);
     tcase_add_test(tcase, a_token_brings_the_session_back);
+    tcase_add_test(tcase, a_resume_without_a_position_says_none);
     tcase_add_test(tcase, a_newer_connection_here_replaces_the_older);
     tcase_add_test(tcase, an_older_connection_that_is_answered_late_changes_nothing);
     tcase_add_test(tcase, the_new_token_is_confirmed_once);
