@@ -358,7 +358,10 @@ bool membership_may_act(struct membership *m, int64_t now_ms)
     if (!membership_is_shard(m))
         return true;
     notice_sleep(m, now_ms);
-    return m->state == MEMBERSHIP_LEAVING || (m->state == MEMBERSHIP_ACTIVE && detector_may_act(m->detector, now_ms));
+    /* From the moment at which a leaving shard's last entry may be in the log, its rooms may be others'. */
+    if (m->state == MEMBERSHIP_LEAVING)
+        return !m->leave_sent;
+    return m->state == MEMBERSHIP_ACTIVE && detector_may_act(m->detector, now_ms);
 }
 
 void membership_set_marker(struct membership *m, struct view_number marker, int64_t now_ms)

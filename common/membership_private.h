@@ -28,6 +28,7 @@ struct membership {
     int64_t tick_ms;   /* when others were last looked at */
     int64_t proved_ms; /* when an append to prove this process was tried */
     int64_t proposed_ms;
+    bool leave_sent;     /* an entry without this process */
     bool proposal_stale; /* the process was asleep or off the bus since: the append proves nothing any more */
     int64_t listening_since_ms;
     bool heard_shard; /* a shard of the newest view was heard since listening began, or not long ago */

@@ -43,6 +43,7 @@ static void append(struct membership *m, struct view *take_entry, int64_t now_ms
     m->proposed = take_entry;
     m->proposed_ms = now_ms;
     m->proposal_stale = false;
+    m->leave_sent |= m->state == MEMBERSHIP_LEAVING;
     m->actions.append(m->ctx, take_entry, m->log_number.seq);
 }
 

@@ -166,6 +166,12 @@ struct gateway *world_gateway(struct world *world, int gateway)
     return world->processes[gateway].gateway;
 }
 
+bool world_gateway_counts(const struct world *world, int gateway)
+{
+    const struct process *process = &world->processes[gateway];
+    return process->alive && cluster_lists(cluster_newest_view(world), &process->address);
+}
+
 void wiring_client_send(void *ctx, void *transport, struct outmsg *message, enum message_class class)
 {
     struct world_conn *conn = transport;
@@ -346,7 +352,7 @@ static void handle(struct world *world, struct event *event)
             cluster_tell(world, "%s wakes", process->address.id);
     } else if (process != NULL && process->alive && world->now_ms < process->paused_until_ms) {
         event->at_ms = process->paused_until_ms;
-        cluster_push(world, *event);
+        heap_push(&world->events, event->at_ms, event->order, event);
         return;
     } else if (event->kind == EVENT_LOG_READ || event->kind == EVENT_LOG_ENTRY || event->kind == EVENT_LOG_APPEND) {
         cluster_log_handle(world, event);
@@ -390,10 +396,8 @@ static void process_turn(struct process *process)
 static void turn(struct world *world)
 {
     timer_wheel_advance(&world->wheel, world->now_ms);
-    while (world->event_count > 0 && world->events[0].at_ms <= world->now_ms) {
-        struct event event = cluster_pop(world);
-        handle(world, &event);
-    }
+    while (heap_due_ms(&world->events) <= world->now_ms)
+        handle(world, heap_pop(&world->events));
     for (int i = 0; i < world->gateways + world->shards; i++)
         if (process_runs(&world->processes[i]))
             process_turn(&world->processes[i]);
@@ -409,8 +413,8 @@ static int64_t wheel_due_ms(struct timer_wheel *wheel, int64_t now_ms)
 static int64_t next_due_ms(struct world *world)
 {
     int64_t due_ms = wheel_due_ms(&world->wheel, world->now_ms);
-    if (world->event_count > 0 && world->events[0].at_ms < due_ms)
-        due_ms = world->events[0].at_ms;
+    if (heap_due_ms(&world->events) < due_ms)
+        due_ms = heap_due_ms(&world->events);
     for (int i = 0; i < world->gateways + world->shards; i++) {
         struct process *process = &world->processes[i];
         if (!process_runs(process))
@@ -478,8 +482,9 @@ void cluster_free(struct world **world_ptr)
         world->conns = conn->next;
         free(conn);
     }
-    for (size_t i = 0; i < world->event_count; i++)
-        cluster_drop_event(&world->events[i]);
+    while (world->events.count > 0)
+        cluster_drop_event(heap_pop(&world->events));
+    heap_done(&world->events);
     for (size_t i = 0; i < world->entry_count; i++) {
         payload_unref(&world->entries[i].bytes);
         view_unref(&world->entries[i].view);
@@ -487,7 +492,6 @@ void cluster_free(struct world **world_ptr)
     free(world->entries);
     free(world->used_epochs);
     free(world->processes);
-    free(world->events);
     free(world->log);
     jwt_keyring_unref(&world->keyring);
     free(world);

@@ -13,6 +13,7 @@
 #include "common/membership.h"
 #include "gateway/gateway.h"
 #include "shard/shard.h"
+#include "tests/sim/heap.h"
 #include "tests/sim/world.h"
 
 enum { CLUSTER_SERVERS = 2, CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PROCESSES_MAX = 72 };
@@ -70,7 +71,8 @@ struct process {
     struct gateway *gateway; /* one of the two */
     struct shard *shard;
     bool alive, bus_up, acting, flush_wanted, release_wanted, rejoin_wanted, leave_wanted, ended, leaving;
-    uint64_t life; /* of the process; incarnations may change within it */
+    struct view_number marker; /* a shard's, as it was checked last */
+    uint64_t life;             /* of the process; incarnations may change within it */
     int64_t paused_until_ms;
     int64_t cut_until_ms;  /* from the bus */
     int64_t mute_until_ms; /* nor does its second connection work */
@@ -169,9 +171,7 @@ struct world {
     struct log_entry *entries; /* all that were ever appended, in the order of appending */
     size_t entry_count;
     struct world_conn *conns;
-    struct event *events; /* a heap */
-    size_t event_count, event_capacity;
-    uint64_t event_order;
+    struct heap events;
     uint64_t digest; /* of every event handled so far */
     struct jwt_keyring *keyring;
     struct token_keys token_keys;
@@ -180,8 +180,8 @@ struct world {
     struct used_epoch *used_epochs;
     size_t used_epoch_count;
     struct epoch live_epochs[CLUSTER_ROOMS]; /* the greatest under which an owner that may act has held the room */
+    uint64_t handoffs_taken;                 /* M_HANDOFFS at the last check */
     uint64_t injected[INJECTED_COUNT];
-    int64_t overlap_since_ms, overlap_max_ms; /* two owners, both listed, while one of them lags behind the log */
 };
 
 extern const char *const cluster_room_names[CLUSTER_ROOMS];
@@ -212,7 +212,6 @@ bool process_may_act(struct process *process);
 /* cluster_bus.c: events in their order, the bus, the log. */
 bool cluster_chance(struct world *world, uint32_t permille);
 void cluster_push(struct world *world, struct event event);
-struct event cluster_pop(struct world *world);
 void cluster_drop_event(struct event *event);
 int64_t cluster_later(struct world *world, int64_t *last_ms, uint32_t delay_max_ms);
 /* Takes no reference; to NULL: every process that listens to this kind. */

@@ -14,48 +14,17 @@ bool cluster_chance(struct world *world, uint32_t permille)
     return world_random(world, 1000) < permille;
 }
 
-static bool earlier(const struct event *a, const struct event *b)
-{
-    return a->at_ms != b->at_ms ? a->at_ms < b->at_ms : a->order < b->order;
-}
-
-/* An event that waits for a paused process keeps its order. */
 void cluster_push(struct world *world, struct event event)
 {
-    if (world->event_count == world->event_capacity) {
-        world->event_capacity = world->event_capacity * 2 + 64;
-        world->events = mem_realloc(world->events, world->event_capacity * sizeof *world->events);
-    }
-    if (event.order == 0)
-        event.order = ++world->event_order;
-    size_t i = world->event_count++;
-    for (; i > 0 && earlier(&event, &world->events[(i - 1) / 2]); i = (i - 1) / 2)
-        world->events[i] = world->events[(i - 1) / 2];
-    world->events[i] = event;
-}
-
-struct event cluster_pop(struct world *world)
-{
-    struct event first = world->events[0], last = world->events[--world->event_count];
-    size_t i = 0;
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= world->event_count)
-            break;
-        if (child + 1 < world->event_count && earlier(&world->events[child + 1], &world->events[child]))
-            child++;
-        if (!earlier(&world->events[child], &last))
-            break;
-        world->events[i] = world->events[child];
-        i = child;
-    }
-    world->events[i] = last;
-    return first;
+    struct event *copy = mem_new(struct event);
+    *copy = event;
+    copy->order = heap_push(&world->events, event.at_ms, event.order, copy);
 }
 
 void cluster_drop_event(struct event *event)
 {
     payload_unref(&event->bytes);
+    free(event);
 }
 
 int64_t cluster_later(struct world *world, int64_t *last_ms, uint32_t delay_max_ms)

@@ -1,19 +1,17 @@
 /* What must hold after every step.
  *
- * "One accepted owner" is read as follows. A gateway accepts one owner of a room, the one that its view names: of that
- * there is nothing to check. Two gateways whose views differ accept two, for as long as one of them lags behind the
- * log; where a shard was *added* or left by itself both shards live and obey the log, so the overlap is bounded by how
- * long news travels, and it is measured. Where a shard was *removed by others* there must be no overlap at all: from
- * the moment at which the log holds an entry without it, whatever anybody has read of it, it may not act. That, and
- * that a gateway takes nothing from a shard which is not in the gateway's own view, is what "never two accepted owners"
- * means for a log that nobody reads at once. */
+ * "One accepted owner": a gateway takes a shard's word on a room only if the gateway's own view makes that shard the
+ * owner, and gateways read the log at different times. So it is the shards that must not overlap: whatever anybody has
+ * read, at most one process at a time serves a room (carries out commands, publishes events) and is able to act on it,
+ * whether a gateway listens to it or not. */
 #include "common/mem.h"
+#include "common/metrics.h"
 #include "gateway/internal.h"
 #include "shard/internal.h"
 #include "tests/sim/cluster.h"
 #include <string.h>
 
-enum { LINKS_PENDING_MAX_ITEMS = 20000 };
+enum { LINKS_PENDING_MAX_ITEMS = 20000, HANDOFFS_TAKEN = 5 /* label value of M_HANDOFFS */ };
 
 /* --- who owns what --------------------------------------------------------------------------------------------- */
 
@@ -51,14 +49,6 @@ int cluster_room_index(const struct world *world, const struct room_key *key)
 static bool owns(struct world *world, const struct process *shard, const struct process *by, int room)
 {
     return cluster_owner(world, membership_view(by->membership), room) == shard->address.incarnation;
-}
-
-static bool is_accepted(struct world *world, const struct process *shard, int room)
-{
-    for (int i = 0; i < world->gateways; i++)
-        if (world->processes[i].alive && owns(world, shard, &world->processes[i], room))
-            return true;
-    return false;
 }
 
 /* --- views ----------------------------------------------------------------------------------------------------- */
@@ -124,6 +114,60 @@ static void check_fence(struct world *world, struct process *shard)
                      shard->address.id, (unsigned)newest->number.generation, (unsigned)newest->number.seq);
 }
 
+/* --- markers -------------------------------------------------------------------------------------------------- */
+
+/* Whether a shard that some entry since the last settled one had is not in `view` any more. */
+static bool lost_shards(const struct world *world, const struct view *view)
+{
+    for (size_t i = 0; i < world->entry_count; i++) {
+        const struct view *entry = world->entries[i].view;
+        if (view_number_compare(entry->number, view->settled) < 0 ||
+            view_number_compare(entry->number, view->number) >= 0)
+            continue;
+        for (size_t n = 0; n < entry->shard_count; n++) {
+            const struct view_node *now = view_find_shard(view, entry->shards[n].id);
+            if (now == NULL || now->incarnation != entry->shards[n].incarnation)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* NULL, or why the view in force cannot have settled as far as this shard goes. */
+static const char *unsettled(struct process *shard, const struct view *view)
+{
+    struct world *world = shard->world;
+    for (int i = 0; i < CLUSTER_ROOMS; i++) {
+        const struct room *room = shard_find_any_room(shard->shard, &world->rooms[i]);
+        if (room != NULL && room->state == ROOM_FROZEN)
+            return "it has a room that is another's";
+    }
+    if (!lost_shards(world, view))
+        return NULL;
+    for (int i = 0; i < world->gateways; i++) {
+        const struct process *gateway = &world->processes[i];
+        if (gateway->alive && cluster_lists(view, &gateway->address) &&
+            view_number_compare(membership_marker(gateway->membership), view->number) < 0)
+            return "a gateway has not reported what it holds of a lost owner's rooms";
+    }
+    return NULL;
+}
+
+/* Whoever sees the markers takes nothing for lost or on its way that is older than they are. */
+static void check_marker(struct process *shard)
+{
+    const struct view *view = membership_view(shard->membership);
+    struct view_number marker = membership_marker(shard->membership);
+    if (view_number_compare(marker, shard->marker) == 0)
+        return;
+    shard->marker = marker;
+    bool of_view = view != NULL && view_number_compare(marker, view->number) == 0;
+    const char *problem = of_view ? unsettled(shard, view) : NULL;
+    if (problem != NULL)
+        cluster_violated(shard->world, "markers", CLUSTER_NO_ROOM, "%s says that view %u.%u has settled: %s",
+                         shard->address.id, (unsigned)marker.generation, (unsigned)marker.seq, problem);
+}
+
 /* --- rooms ----------------------------------------------------------------------------------------------------- */
 
 /* The room as this shard serves it; NULL while it may not act, or does not hold the room. */
@@ -134,36 +178,50 @@ static const struct room *served(struct process *shard, int room)
     return shard_find_room(shard->shard, &shard->world->rooms[room]);
 }
 
-/* Two who act on one room, each with members and accepted by somebody. */
-static bool is_overlap(struct world *world, int room)
+/* What a shard answers about a room, some gateway may take for the owner's word: at no time may two of them answer. */
+static void check_one_owner(struct world *world, int room)
 {
     struct process *first = NULL;
     for (int i = world->gateways; i < world->gateways + world->shards; i++) {
         struct process *shard = &world->processes[i];
-        if (!shard->alive || shard_find_room(shard->shard, &world->rooms[room]) == NULL)
+        if (!shard->alive || shard_find_room(shard->shard, &world->rooms[room]) == NULL || served(shard, room) == NULL)
             continue;
-        const struct room *seated = served(shard, room);
-        if (seated == NULL || seated->total == 0 || !owns(world, shard, shard, room) ||
-            !is_accepted(world, shard, room))
+        /* Known: it suspends itself no more until its last entry is sent (README.md). */
+        if (membership_state(shard->membership) == MEMBERSHIP_LEAVING)
             continue;
         if (first != NULL)
-            return true;
+            cluster_violated(world, "one owner", room, "%s and %s both act on room %s", first->address.id,
+                             shard->address.id, cluster_room_names[room]);
         first = shard;
     }
-    return false;
 }
 
-static void check_overlaps(struct world *world)
+/* A room that was handed over is what its last owner had; one that was not is so because nobody has it. */
+static void check_origin(struct process *shard, int index, const struct room *room)
 {
-    bool overlap = false;
-    for (int i = 0; i < CLUSTER_ROOMS && !overlap; i++)
-        overlap = is_overlap(world, i);
-    if (!overlap)
-        world->overlap_since_ms = 0;
-    else if (world->overlap_since_ms == 0)
-        world->overlap_since_ms = world->now_ms;
-    else if (world->now_ms - world->overlap_since_ms > world->overlap_max_ms)
-        world->overlap_max_ms = world->now_ms - world->overlap_since_ms;
+    struct world *world = shard->world;
+    const struct epoch *live = &world->live_epochs[index];
+    if (!process_may_act(shard))
+        return; /* nobody hears of it */
+    if (room->came_epoch.incarnation != 0) {
+        if (epoch_compare(live, &room->came_epoch) > 0 && live->incarnation != shard->address.incarnation)
+            cluster_violated(world, "copies", index,
+                             "%s takes up a copy of room %s that another owner has served since", shard->address.id,
+                             room->name);
+        return;
+    }
+    if (metric_value_at(M_HANDOFFS, HANDOFFS_TAKEN) != world->handoffs_taken)
+        return; /* it may be what was installed, emptied and joined again within this step */
+    for (int i = world->gateways; i < world->gateways + world->shards; i++) {
+        struct process *other = &world->processes[i];
+        if (other == shard || !other->alive || !cluster_lists(membership_view(shard->membership), &other->address))
+            continue;
+        const struct room *held = shard_find_any_room(other->shard, &world->rooms[index]);
+        if (held != NULL && held->total > 0 && (room_is_served(held) || held->state == ROOM_FROZEN) &&
+            epoch_compare(&held->epoch, live) >= 0)
+            cluster_violated(world, "copies", index, "%s begins room %s anew while %s has it", shard->address.id,
+                             room->name, other->address.id);
+    }
 }
 
 /* An epoch stands for one taking of one room by one owner. */
@@ -191,13 +249,17 @@ static void check_rooms(struct world *world, struct process *shard)
     for (int i = 0; i < CLUSTER_ROOMS; i++) {
         const struct room *room = shard_find_room(shard->shard, &world->rooms[i]);
         const struct epoch *epoch = room != NULL ? &room->epoch : &none;
-        if (!epoch_equal(epoch, &shard->epochs[i]) && room != NULL)
+        if (!epoch_equal(epoch, &shard->epochs[i]) && room != NULL) {
             use_epoch(shard, i, epoch);
-        else if (room == NULL && !epoch_equal(&shard->epochs[i], &none))
+            check_origin(shard, i, room);
+        } else if (room == NULL && !epoch_equal(&shard->epochs[i], &none)) {
             world_note(world, cluster_room_names[i], "%s gives the room up", shard->address.id);
+        }
         shard->epochs[i] = *epoch;
         if (room == NULL)
             continue;
+        if (room->total > 0 && process_may_act(shard) && epoch_compare(epoch, &world->live_epochs[i]) > 0)
+            world->live_epochs[i] = *epoch;
         const struct shard_limits *limits = &shard->shard->options.limits;
         if (room->ring_entries > limits->ring_entries || room->ring_bytes > limits->ring_bytes)
             cluster_violated(world, "queues", i, "%s keeps %u batches of %u bytes for room %s", shard->address.id,
@@ -238,6 +300,7 @@ void cluster_check(struct world *world)
             continue;
         if (process->shard != NULL) {
             check_fence(world, process);
+            check_marker(process);
             check_rooms(world, process);
         } else {
             check_gateway(world, process);
@@ -246,7 +309,9 @@ void cluster_check(struct world *world)
             cluster_violated(world, "queues", CLUSTER_NO_ROOM, "%s holds %zu items that wait", process->address.id,
                              links_pending_items(process->links));
     }
-    check_overlaps(world);
+    for (int i = 0; i < CLUSTER_ROOMS; i++)
+        check_one_owner(world, i);
+    world->handoffs_taken = metric_value_at(M_HANDOFFS, HANDOFFS_TAKEN);
 }
 
 /* --- calm ------------------------------------------------------------------------------------------------------ */

@@ -497,7 +497,9 @@ static void on_message(void *ctx, const Message *message)
 {
     struct model_client *client = ctx;
     client->heard_ms = world_now_ms(client->world);
-    if (client->greeted)
+    /* Once nobody has counted it for so long, it takes a resume to be held again. */
+    if (client->greeted && client->heard_ms - client->held_ms < KEPT_MS &&
+        world_gateway_counts(client->world, client->gateway))
         client->held_ms = client->heard_ms;
     switch (message->body_case) {
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_HELLO_OK:

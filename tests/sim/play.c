@@ -412,11 +412,8 @@ void play_seed(uint64_t seed, struct story *story, struct play_result *ret_resul
     begin(&play);
     pass(&play, play.fleet ? FLEET_TROUBLE_MS : TROUBLE_MS, true);
     calm_down(&play);
-    *ret_result = (struct play_result){.seed = seed,
-                                       .digest = play.world->digest,
-                                       .held = !cluster_broken(play.world),
-                                       .fleet = play.fleet,
-                                       .overlap_max_ms = play.world->overlap_max_ms};
+    *ret_result = (struct play_result){
+        .seed = seed, .digest = play.world->digest, .held = !cluster_broken(play.world), .fleet = play.fleet};
     for (unsigned i = 0; i < ROOM_EDGE_COUNT; i++)
         ret_result->edges[i] = metric_value_at(M_ROOM_TRANSITIONS, i) - edges_before[i];
     memcpy(ret_result->injected, play.world->injected, sizeof ret_result->injected);

@@ -14,7 +14,6 @@ struct play_result {
     bool fleet;
     uint64_t injected[INJECTED_COUNT];
     uint64_t edges[ROOM_EDGE_COUNT]; /* how often each was taken */
-    int64_t overlap_max_ms;
 };
 
 /* The story is borrowed, and broken if something did not hold. */

@@ -36,7 +36,6 @@ struct report {
     uint64_t digests[STORIES_MAX];
     uint64_t injected[INJECTED_COUNT];
     uint64_t edges[ROOM_EDGE_COUNT];
-    int64_t overlap_max_ms;
     double seconds;
 };
 
@@ -103,8 +102,6 @@ static void add_result(struct report *report, const struct message *message)
         report->injected[i] += message->result.injected[i];
     for (int i = 0; i < ROOM_EDGE_COUNT; i++)
         report->edges[i] += message->result.edges[i];
-    if (message->result.overlap_max_ms > report->overlap_max_ms)
-        report->overlap_max_ms = message->result.overlap_max_ms;
     if (!message->result.held) {
         printf("seed %" PRIu64 " fails\n", message->result.seed);
         note_failure(report, &message->result);
@@ -203,8 +200,6 @@ static bool print_report(const struct report *report, bool complete)
                             json_integer((json_int_t)report->injected[i]));
     }
     printf("%12" PRIu64 "  fleets of 8 shards and 64 gateways\n", report->fleets);
-    printf("%12" PRId64 "  ms at most that two listed shards acted on a room while news of a view travelled\n",
-           report->overlap_max_ms);
     json_t *edges = json_object();
     int untaken = print_edges(report, edges);
     bool ok = complete;

@@ -2,6 +2,7 @@
 
 #include "common/bus.h"
 #include "common/mem.h"
+#include "tests/sim/heap.h"
 #include <assert.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -41,7 +42,6 @@ enum event_kind { EVENT_BUS, EVENT_VIEW, EVENT_TO_CLIENT, EVENT_CLOSED, EVENT_TO
 
 struct event {
     int64_t at_ms;
-    uint64_t order;
     enum event_kind kind;
     struct process *process;
     struct world_conn *conn;
@@ -64,9 +64,7 @@ struct world {
     struct jwt_keyring *keyring;
     struct token_keys token_keys;
     struct world_conn *conns;
-    struct event *events; /* a heap */
-    size_t event_count, event_capacity;
-    uint64_t event_order;
+    struct heap events;
 };
 
 /* --- chance and time ------------------------------------------------------------------------------------------- */
@@ -100,41 +98,11 @@ void world_set_faults(struct world *world, const struct world_faults *faults)
     world->options.faults = *faults;
 }
 
-static bool earlier(const struct event *a, const struct event *b)
-{
-    return a->at_ms != b->at_ms ? a->at_ms < b->at_ms : a->order < b->order;
-}
-
 static void push(struct world *world, struct event event)
 {
-    if (world->event_count == world->event_capacity) {
-        world->event_capacity = world->event_capacity * 2 + 64;
-        world->events = mem_realloc(world->events, world->event_capacity * sizeof *world->events);
-    }
-    event.order = ++world->event_order;
-    size_t i = world->event_count++;
-    for (; i > 0 && earlier(&event, &world->events[(i - 1) / 2]); i = (i - 1) / 2)
-        world->events[i] = world->events[(i - 1) / 2];
-    world->events[i] = event;
-}
-
-static struct event pop(struct world *world)
-{
-    struct event first = world->events[0], last = world->events[--world->event_count];
-    size_t i = 0;
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= world->event_count)
-            break;
-        if (child + 1 < world->event_count && earlier(&world->events[child + 1], &world->events[child]))
-            child++;
-        if (!earlier(&world->events[child], &last))
-            break;
-        world->events[i] = world->events[child];
-        i = child;
-    }
-    world->events[i] = last;
-    return first;
+    struct event *copy = mem_new(struct event);
+    *copy = event;
+    heap_push(&world->events, event.at_ms, 0, copy);
 }
 
 /* --- the bus --------------------------------------------------------------------------------------------------- */
@@ -391,6 +359,11 @@ struct gateway *world_gateway(struct world *world, int gateway)
     return world->processes[gateway].gateway;
 }
 
+bool world_gateway_counts(const struct world *world, int gateway)
+{
+    return true; /* views are given */
+}
+
 struct shard *world_shard(struct world *world, int shard)
 {
     return world->processes[world->options.gateways + shard].shard;
@@ -471,6 +444,7 @@ static void drop_event(struct event *event)
 {
     payload_unref(&event->bytes);
     view_unref(&event->view);
+    free(event);
 }
 
 static void handle(struct world *world, struct event *event)
@@ -514,10 +488,8 @@ static void handle(struct world *world, struct event *event)
 static void turn(struct world *world)
 {
     timer_wheel_advance(&world->wheel, world->now_ms);
-    while (world->event_count > 0 && world->events[0].at_ms <= world->now_ms) {
-        struct event event = pop(world);
-        handle(world, &event);
-    }
+    while (heap_due_ms(&world->events) <= world->now_ms)
+        handle(world, heap_pop(&world->events));
     for (int i = 0; i < world->process_count; i++) {
         struct process *process = &world->processes[i];
         if (!process->alive)
@@ -540,8 +512,8 @@ static int64_t next_due_ms(struct world *world)
 {
     int64_t wait_ms = timer_wheel_wait_ms(&world->wheel, world->now_ms);
     int64_t due_ms = wait_ms < 0 ? INT64_MAX : world->now_ms + wait_ms;
-    if (world->event_count > 0 && world->events[0].at_ms < due_ms)
-        due_ms = world->events[0].at_ms;
+    if (heap_due_ms(&world->events) < due_ms)
+        due_ms = heap_due_ms(&world->events);
     for (int i = 0; i < world->process_count; i++) {
         const struct process *process = &world->processes[i];
         if (process->alive && process->links_due_ms >= 0 && process->links_due_ms < due_ms)
@@ -612,9 +584,9 @@ void world_free(struct world **world_ptr)
     for (int i = 0; i < world->process_count; i++)
         if (world->processes[i].alive)
             process_stop(&world->processes[i]);
-    for (size_t i = 0; i < world->event_count; i++)
-        drop_event(&world->events[i]);
-    free(world->events);
+    while (world->events.count > 0)
+        drop_event(heap_pop(&world->events));
+    heap_done(&world->events);
     view_unref(&world->view);
     jwt_keyring_unref(&world->keyring);
     free(world);

@@ -70,6 +70,8 @@ void world_send(struct world_conn *conn, const Signalbox__V1__ClientMessage *mes
 void world_disconnect(struct world_conn **conn, bool clean);
 
 struct gateway *world_gateway(struct world *world, int gateway);
+/* The cluster knows of it: whom it holds is not taken for gone. */
+bool world_gateway_counts(const struct world *world, int gateway);
 /* NULL while the shard is not in the view. */
 struct shard *world_shard(struct world *world, int shard);
 
