@@ -88,7 +88,7 @@ METRIC(M_COMMANDS_WAITING, TIER_SHARD, METRIC_GAUGE, "signalbox_commands_waiting
 METRIC(M_PARTICIPANTS, TIER_SHARD, METRIC_GAUGE, "signalbox_participants", "state", "attached,detached",
        "Participants in this shard's rooms; detached ones have lost their connection and may come back")
 METRIC(M_SESSION_COMMANDS, TIER_SHARD, METRIC_COUNTER, "signalbox_session_commands_total", "outcome",
-       "joined,rebound,updated,repeated,restored,departed,stale,refused,not_owner,held",
+       "joined,rebound,updated,repeated,restored,departed,stale,refused,not_owner,held,older_view",
        "What became of the session states that gateways sent")
 METRIC(M_DEPARTURES, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_total", "reason",
        "unspecified,client_left,replaced,duplicate_identity,removed,room_closed,token_expired,token_revoked,"

@@ -150,7 +150,13 @@ static void send_state(struct session *session, int64_t now_ms)
     Signalbox__Cluster__V1__Epoch last = epoch_to_proto(&session->epoch);
     Signalbox__Cluster__V1__Epoch join = epoch_to_proto(&session->join_epoch);
     Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__ViewNumber view = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
     struct gw_room *room = session->room;
+    if (session->gateway->view != NULL) {
+        view.generation = session->gateway->view->number.generation;
+        view.seq = session->gateway->view->number.seq;
+        state.view = &view;
+    }
     state.room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
     state.project = room->project;
     state.room = room->name;

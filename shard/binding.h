@@ -17,6 +17,7 @@ enum session_outcome {
     SESSION_REFUSED,
     SESSION_NOT_OWNER,
     SESSION_HELD,
+    SESSION_OLDER_VIEW,
 };
 
 /* One SessionState while it is being handled. */

@@ -256,6 +256,7 @@ static void thaw(struct room *room, int64_t now_ms)
     handoff_free(room->handoff);
     room->handoff = NULL;
     room_set_epoch(room, &epoch);
+    room->owned_since = owner_since(shard, &room->key, room->name);
     if (room->settle_left_ms > 0)
         rebuild_settle(room, room->settle_left_ms, now_ms);
     else

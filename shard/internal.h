@@ -94,6 +94,8 @@ void session_answer_not_owner(struct shard *shard, const struct node_address *to
 
 /* owner.c: what a new view means for rooms */
 bool owner_is_self(const struct shard *shard, const struct view *view, const struct room_key *key, const char *name);
+/* From which view on this shard, which is the owner now, has been that; zero if it has been in all that still count. */
+struct view_number owner_since(const struct shard *shard, const struct room_key *key, const char *name);
 /* The owner's address in the newest view; incarnation 0 if it has no shards. */
 struct node_address owner_address(const struct shard *shard, const struct room_key *key, const char *name);
 /* Where a room may be that is not here: unknown is never taken for new. */

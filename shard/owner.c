@@ -16,6 +16,14 @@ bool owner_is_self(const struct shard *shard, const struct view *view, const str
     return owner != NULL && owner->incarnation == shard->options.self.incarnation;
 }
 
+struct view_number owner_since(const struct shard *shard, const struct room_key *key, const char *name)
+{
+    for (size_t i = shard->history.count; i > 0; i--)
+        if (!owner_is_self(shard, shard->history.views[i - 1], key, name))
+            return i < shard->history.count ? shard->history.views[i]->number : shard->view->number;
+    return (struct view_number){0, 0};
+}
+
 struct node_address owner_address(const struct shard *shard, const struct room_key *key, const char *name)
 {
     char region[REGION_MAX + 1];

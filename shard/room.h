@@ -81,11 +81,12 @@ struct room {
     struct shard *shard;
     struct epoch epoch;
     char epoch_text[EPOCH_TEXT_MAX + 1];
-    uint64_t seq;           /* of the last change */
-    uint64_t published_seq; /* of the last batch */
-    uint64_t shown_seq;     /* snapshots have shown changes up to here that may not be published yet */
-    uint64_t digest;        /* over the listed, docs/PROTOCOL.md */
-    uint64_t sends_digest;  /* over how far the members' messages are part of the order */
+    struct view_number owned_since; /* the view from which on it has been this shard's */
+    uint64_t seq;                   /* of the last change */
+    uint64_t published_seq;         /* of the last batch */
+    uint64_t shown_seq;             /* snapshots have shown changes up to here that may not be published yet */
+    uint64_t digest;                /* over the listed, docs/PROTOCOL.md */
+    uint64_t sends_digest;          /* over how far the members' messages are part of the order */
     struct list members;
     uint32_t listed, viewers, total;
     struct room_gateway *gateways;

@@ -247,7 +247,7 @@ void session_refuse_waiting(struct shard *shard, const struct node_address *from
                    WAITING_RETRY_MS, "the room is on its way to another shard; try again");
 }
 
-void session_answer_not_owner(struct shard *shard, const struct node_address *to, const State *state)
+static void send_not_owner(struct shard *shard, const struct node_address *to, const State *state)
 {
     Signalbox__Cluster__V1__NotOwner not_owner = SIGNALBOX__CLUSTER__V1__NOT_OWNER__INIT;
     Signalbox__Cluster__V1__ViewNumber view = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
@@ -263,7 +263,21 @@ void session_answer_not_owner(struct shard *shard, const struct node_address *to
     item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_NOT_OWNER;
     item.not_owner = &not_owner;
     shard_send(shard, to, &item);
+}
+
+void session_answer_not_owner(struct shard *shard, const struct node_address *to, const State *state)
+{
+    send_not_owner(shard, to, state);
     metric_add_at(M_SESSION_COMMANDS, SESSION_NOT_OWNER, 1);
+}
+
+/* Said to this shard as the owner that it was before another one: that one may know better by now. */
+static bool is_of_older_view(const State *state, const struct room *room)
+{
+    if (state->view == NULL || room == NULL)
+        return false;
+    struct view_number number = {state->view->generation, state->view->seq};
+    return view_number_compare(number, room->owned_since) < 0;
 }
 
 /* Whom the gateway's clients have seen leave: they must not see them come back, whoever still reports them. */
@@ -350,6 +364,11 @@ void session_state(struct shard *shard, const struct node_address *from, const S
     if (!bounded(state->participant)) {
         binding_refuse(&binding, SIGNALBOX__V1__CODE__TOO_LARGE, SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR,
                        SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "the participant is larger than the protocol allows");
+        return;
+    }
+    if (is_of_older_view(state, room)) {
+        send_not_owner(shard, from, state);
+        metric_add_at(M_SESSION_COMMANDS, SESSION_OLDER_VIEW, 1);
         return;
     }
     if (must_wait(&binding))

@@ -117,6 +117,7 @@ struct room *shard_open_room(struct shard *shard, const struct room_key *key, co
 {
     struct room *room = room_new(shard, key, project, name, shard->actions.wall_ms(shard->ctx));
     HASH_ADD(hh, shard->rooms, key, sizeof room->key, room);
+    room->owned_since = owner_since(shard, key, name);
     return room;
 }
 

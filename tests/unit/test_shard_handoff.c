@@ -193,16 +193,27 @@ static const char *room_of(int owner)
     }
 }
 
-static void say(int shard, const struct person *person, int intent, int wanted)
+/* `seq`: of the view that the gateway goes by; 0: it does not say. */
+static void say_under(int shard, const struct person *person, int intent, int wanted, uint64_t seq)
 {
+    Signalbox__Cluster__V1__ViewNumber under = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
     struct node_address gateway = {.kind = NODE_GATEWAY, .id = "gw-0", .incarnation = 100};
     Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
     item.body_case = BODY(SESSION_STATE);
     item.session_state = person_state(person, intent, wanted);
+    under.generation = view->number.generation;
+    under.seq = seq;
+    if (seq != 0)
+        item.session_state->view = &under;
     struct payload *packed = payload_pack(&item.base);
     shard_item(peers[shard].shard, &gateway,
                signalbox__cluster__v1__item__unpack(&arena.allocator, packed->size, packed->data), now_ms);
     payload_unref(&packed);
+}
+
+static void say(int shard, const struct person *person, int intent, int wanted)
+{
+    say_under(shard, person, intent, wanted, 0);
 }
 
 static const Ack *last_ack(const struct person *person)
@@ -368,6 +379,34 @@ START_TEST(a_large_room_goes_in_chunks_whatever_is_lost)
     ck_assert_int_eq(state_at(1, name), ROOM_LIVE);
     ck_assert_uint_eq(room_at(1, name)->digest, digest);
     ck_assert_uint_eq(room_at(1, name)->total, PEOPLE);
+}
+END_TEST
+
+/* It was sent before the room had been another shard's, and comes after that. */
+START_TEST(a_command_of_an_older_view_than_the_owner_is_refused_as_such)
+{
+    enum { OLDER_VIEW = 10 }; /* among the labels of M_SESSION_COMMANDS */
+    const char *name = room_moving_to(1, "01");
+    struct person ann = joins(0, "ann", name);
+    uint64_t older = view->number.seq;
+    learn(1); /* whoever joins begins with the last settled view */
+    next_view("01");
+    learn(0);
+    learn(1);
+    carry(0);
+    ck_assert_int_eq(state_at(1, name), ROOM_LIVE);
+    to_gateway_count = 0;
+    ann.bind_generation = 1;
+    ann.version = 2;
+    uint64_t refused = metric_value_at(M_SESSION_COMMANDS, OLDER_VIEW);
+    say_under(1, &ann, HOLD, DEPARTED, older);
+    ck_assert_uint_eq(last_of(BODY(NOT_OWNER))->not_owner->view->seq, view->number.seq);
+    ck_assert_uint_eq(metric_value_at(M_SESSION_COMMANDS, OLDER_VIEW), refused + 1);
+    ck_assert_uint_eq(room_at(1, name)->total, 1);
+    say_under(1, &ann, HOLD, ATTACHED, view->number.seq);
+    ck_assert_uint_eq(last_ack(&ann)->version, 2);
+    say_under(1, &ann, HOLD, ATTACHED, view->number.seq + 1); /* a gateway that has read on */
+    ck_assert_uint_eq(metric_value_at(M_SESSION_COMMANDS, OLDER_VIEW), refused + 1);
 }
 END_TEST
 
@@ -825,6 +864,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, a_room_moves_whole_and_in_silence);
     tcase_add_test(tests, a_large_room_goes_in_chunks_whatever_is_lost);
+    tcase_add_test(tests, a_command_of_an_older_view_than_the_owner_is_refused_as_such);
     tcase_add_test(tests, a_frozen_room_stays_frozen_and_sends_commands_away);
     tcase_add_test(tests, a_repeat_is_answered_and_not_installed_again);
     tcase_add_test(tests, a_target_that_is_lost_takes_the_copy_with_it);
