@@ -78,6 +78,17 @@ bool sid_equal(const struct sid *a, const struct sid *b)
     return memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
 }
 
+uint64_t session_digest(const struct sid *sid, uint64_t bind_generation)
+{
+    uint64_t half[2];
+    memcpy(half, sid->bytes, sizeof half);
+    /* MurmurHash3's last steps, so that two generations that grow at once do not cancel each other out. */
+    uint64_t hash = half[0] ^ (half[1] * 0x9e3779b97f4a7c15) ^ (bind_generation * 0xbf58476d1ce4e5b9);
+    hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccd;
+    hash = (hash ^ (hash >> 33)) * 0xc4ceb9fe1a85ec53;
+    return hash ^ (hash >> 33);
+}
+
 uint64_t incarnation_random(void)
 {
     uint64_t incarnation;

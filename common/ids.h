@@ -39,6 +39,9 @@ void sid_format(const struct sid *sid, char text[SID_TEXT_SIZE + 1]);
 bool sid_parse(const char *text, struct sid *ret_sid);
 bool sid_equal(const struct sid *a, const struct sid *b);
 
+/* One session's share in a digest of which sessions are bound, and how often each has been: summed up in any order. */
+uint64_t session_digest(const struct sid *sid, uint64_t bind_generation);
+
 /* Never 0, which stands for "none". */
 uint64_t incarnation_random(void);
 bool node_id_valid(const char *id);

@@ -90,6 +90,9 @@ METRIC(M_PARTICIPANTS, TIER_SHARD, METRIC_GAUGE, "signalbox_participants", "stat
 METRIC(M_SESSION_COMMANDS, TIER_SHARD, METRIC_COUNTER, "signalbox_session_commands_total", "outcome",
        "joined,rebound,updated,repeated,restored,departed,stale,refused,not_owner,held,older_view",
        "What became of the session states that gateways sent")
+METRIC(M_SESSION_LISTS_DIFFER, TIER_SHARD, METRIC_COUNTER, "signalbox_session_lists_differ_total", NULL, NULL,
+       "Comparisons in which a gateway held other sessions than were listed as attached there; what is on its way "
+       "differs for a moment")
 METRIC(M_DEPARTURES, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_total", "reason",
        "unspecified,client_left,replaced,duplicate_identity,removed,room_closed,token_expired,token_revoked,"
        "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_"
@@ -265,6 +268,10 @@ METRIC(M_ACKS_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_acknowledgements_s
        "Acknowledgements and commands that came from a former owner or for a session that has moved on")
 METRIC(M_BATCHES_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_room_batches_stale_total", NULL, NULL,
        "Room batches of a former owner, an older epoch, or for a room that nobody here is in")
+METRIC(M_SESSIONS_REPAIRED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_sessions_repaired_total", "what",
+       "missed,repeated",
+       "Sessions that an owner listed and this gateway did not hold, and those that were said again because the owner "
+       "lacked them")
 METRIC(M_NOT_OWNER, TIER_GATEWAY, METRIC_COUNTER, "signalbox_not_owner_total", NULL, NULL,
        "Session states that went to a shard which did not own the room")
 METRIC(M_EPOCHS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_epochs_total", "outcome",

@@ -40,6 +40,7 @@ struct gateway *gateway_new(const struct gateway_options *options, struct jwt_ke
     list_init(&gateway->orphans);
     drain_init(gateway);
     resync_init(gateway);
+    compare_init(gateway, wheel->now_ms);
     arena_init(&gateway->arena, GATEWAY_ARENA_MAX);
     return gateway;
 }
@@ -69,6 +70,7 @@ void gateway_free(struct gateway **gateway_ptr)
     list_for_each_safe(pos, &gateway->clients)
         client_free(container_of(pos, struct client, link));
     timer_cancel(gateway->wheel, &gateway->drain_timer);
+    compare_done(gateway);
     timer_cancel(gateway->wheel, &gateway->resync_timer);
     jwt_keyring_unref(&gateway->keyring);
     view_unref(&gateway->view);
@@ -557,6 +559,9 @@ void gateway_item(struct gateway *gateway, const struct node_address *from, cons
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_EPOCH_CHANGE:
         handover_epoch(gateway, from, item->epoch_change, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SESSION_DIGEST:
+        compare_listed(gateway, from, item->session_digest, now_ms);
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_NOT_OWNER:
         session_not_owner(gateway, item->not_owner, now_ms);

@@ -153,6 +153,7 @@ struct session {
     struct list orphan_link;   /* gateway->orphans, while without a client */
     struct resync *resync;     /* waits to be announced there, or was and is not acknowledged yet; NULL: neither */
     struct list resync_link;   /* while it waits */
+    uint32_t compare_mark;     /* of the last list of an owner's in which it was */
 
     UT_hash_handle hh_connection, hh_sid;
 };
@@ -213,6 +214,11 @@ struct gateway {
     struct resync *resyncs;
     struct timer resync_timer;
     unsigned resync_budget; /* states that may still be said in this tick */
+    struct compared *compared;
+    struct timer compare_timer;
+    unsigned compare_round;
+    uint32_t compare_slice, compare_slices; /* which of the sessions are compared in this round */
+    uint32_t compare_mark;                  /* of the list that is being looked at */
     struct gateway_capacity capacity;
     struct bucket join_rate;
     struct drain drain;
@@ -354,6 +360,12 @@ void room_report(struct gw_room *room);
 void room_owner_changed(struct gw_room *room, int64_t now_ms);
 /* It has, and nothing is outstanding. */
 void room_owner_heard(struct gw_room *room);
+
+/* compare.c: what owners list against what is held here. */
+void compare_init(struct gateway *gateway, int64_t now_ms);
+void compare_done(struct gateway *gateway);
+void compare_listed(struct gateway *gateway, const struct node_address *from,
+                    const Signalbox__Cluster__V1__SessionDigest *listed, int64_t now_ms);
 
 /* handover.c: rooms that change their owner without their clients noticing */
 /* A newer view than `since` is in force: the room may have another owner, or may have had one that was lost. */

@@ -249,6 +249,10 @@ struct payload *snapshot_page(struct room *room, const struct snapshot_request *
                               bool *ret_last, int64_t now_ms);
 void snapshot_drop_all(struct room *room);
 
+/* compare.c: what a gateway holds against what is listed here as attached to it. */
+void compare_digest(struct shard *shard, const struct node_address *from,
+                    const Signalbox__Cluster__V1__SessionDigest *digest, int64_t now_ms);
+
 /* sync.c: what a session or a gateway has missed. */
 void sync_request(struct shard *shard, const struct node_address *from,
                   const Signalbox__Cluster__V1__SyncRequest *request, int64_t now_ms);

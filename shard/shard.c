@@ -328,6 +328,9 @@ void shard_item(struct shard *shard, const struct node_address *from, const Item
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_LINK_POSITIONS:
         sync_positions(shard, from, item->link_positions, now_ms);
         break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SESSION_DIGEST:
+        compare_digest(shard, from, item->session_digest, now_ms);
+        break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_ICE_REPORT:
         on_ice_report(shard, from, item->ice_report, now_ms);
         break;
