@@ -45,6 +45,11 @@ METRIC(M_LINK_ITEMS_DROPPED, TIER_BOTH, METRIC_COUNTER, "signalbox_link_items_dr
 METRIC(M_LINK_ENVELOPES_LOST, TIER_BOTH, METRIC_COUNTER, "signalbox_link_envelopes_lost_total", NULL, NULL,
        "Envelopes that could not be published because the bus was down")
 
+METRIC(M_REVOCATIONS, TIER_BOTH, METRIC_GAUGE, "signalbox_revocations", NULL, NULL,
+       "Sessions remembered that were removed and must not be resumed")
+METRIC(M_REVOCATIONS_FORGOTTEN, TIER_BOTH, METRIC_COUNTER, "signalbox_revocations_forgotten_total", NULL, NULL,
+       "Removed sessions forgotten before their time because too many had to be remembered")
+
 /* View */
 METRIC(M_VIEW_GENERATION, TIER_BOTH, METRIC_GAUGE, "signalbox_view_generation", NULL, NULL,
        "Generation of the newest view known")

@@ -85,3 +85,39 @@ size_t departed_say(const struct session *session, Signalbox__Cluster__V1__Depar
     *ret_departures = list;
     return list != NULL ? count : 0;
 }
+
+/* --- for good ---------------------------------------------------------------------------------------------------- */
+
+/* Shards tell gateways. */
+static void send(void *ctx, const struct node_address *to, Signalbox__Cluster__V1__Item *item)
+{
+    struct gateway *gateway = ctx;
+    if (to->kind != NODE_SHARD)
+        return;
+    struct payload *packed = link_pack_item(item);
+    gateway->actions.to_shard(gateway->ctx, to, packed);
+    payload_unref(&packed);
+}
+
+/* Its owner's own word may have been lost with the owner. */
+static void on_revoked(void *ctx, const struct sid *sid, Signalbox__V1__LeaveReason reason, int64_t now_ms)
+{
+    struct gateway *gateway = ctx;
+    struct session *session;
+    HASH_FIND(hh_sid, gateway->sessions_by_sid, sid, sizeof *sid, session);
+    if (session == NULL || session->state == SESSION_DEPARTED)
+        return;
+    struct client *client = session->client;
+    session_depart(session, reason, now_ms);
+    if (client != NULL)
+        client_end(client, close_code_for(reason, SIGNALBOX__V1__LEAVE_ACTION__STOP), reason,
+                   SIGNALBOX__V1__LEAVE_ACTION__STOP, 0, "this session was ended");
+}
+
+void departed_init(struct gateway *gateway)
+{
+    revocations_init(&gateway->revocations);
+    gateway->revocations.send = send;
+    gateway->revocations.revoked = on_revoked;
+    gateway->revocations.ctx = gateway;
+}

@@ -41,6 +41,7 @@ struct gateway *gateway_new(const struct gateway_options *options, struct jwt_ke
     drain_init(gateway);
     resync_init(gateway);
     compare_init(gateway, wheel->now_ms);
+    departed_init(gateway);
     arena_init(&gateway->arena, GATEWAY_ARENA_MAX);
     return gateway;
 }
@@ -72,6 +73,7 @@ void gateway_free(struct gateway **gateway_ptr)
     timer_cancel(gateway->wheel, &gateway->drain_timer);
     compare_done(gateway);
     timer_cancel(gateway->wheel, &gateway->resync_timer);
+    revocations_done(&gateway->revocations);
     jwt_keyring_unref(&gateway->keyring);
     view_unref(&gateway->view);
     history_done(&gateway->history);
@@ -361,6 +363,7 @@ void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms)
     if (old != NULL && view_number_compare(view->number, since) < 0)
         return; /* one that was missed: it tells who owned what */
     gateway->view = view_ref(view);
+    revocations_view(&gateway->revocations, old, view, gateway->options.self.incarnation, now_ms);
     view_unref(&old);
     struct gw_room *room, *next;
     HASH_ITER(hh, gateway->rooms, room, next)
@@ -428,6 +431,7 @@ void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms)
     for (size_t i = 0; up && gateway->view != NULL && i < gateway->view->shard_count; i++) {
         struct node_address shard = view_node_address(NODE_SHARD, &gateway->view->shards[i]);
         add_to_resync(gateway, &shard);
+        revocations_ask(&gateway->revocations, &shard);
     }
     resync_begin(gateway, now_ms);
 }
@@ -435,6 +439,7 @@ void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms)
 void gateway_gap(struct gateway *gateway, const struct node_address *from, int64_t now_ms)
 {
     add_to_resync(gateway, from);
+    revocations_ask(&gateway->revocations, from);
     resync_begin(gateway, now_ms);
 }
 
@@ -562,6 +567,9 @@ void gateway_item(struct gateway *gateway, const struct node_address *from, cons
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SESSION_DIGEST:
         compare_listed(gateway, from, item->session_digest, now_ms);
+        break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_REVOCATIONS:
+        revocations_receive(&gateway->revocations, from, item->revocations, now_ms);
         break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_NOT_OWNER:
         session_not_owner(gateway, item->not_owner, now_ms);

@@ -11,6 +11,7 @@
 #include "common/history.h"
 #include "common/ids.h"
 #include "common/list.h"
+#include "common/revocations.h"
 #include "gateway/gateway.h"
 #include "gateway/turn.h"
 #include <uthash.h>
@@ -212,6 +213,7 @@ struct gateway {
     struct session *sessions_by_sid;
     struct gw_room *rooms;
     struct resync *resyncs;
+    struct revocations revocations;
     struct timer resync_timer;
     unsigned resync_budget; /* states that may still be said in this tick */
     struct compared *compared;
@@ -375,7 +377,9 @@ void handover_tell(struct session *session, const struct epoch *epoch);
 void handover_epoch(struct gateway *gateway, const struct node_address *from,
                     const Signalbox__Cluster__V1__EpochChange *change, int64_t now_ms);
 
-/* departed.c: who has left rooms, for owners that have lost them */
+/* departed.c: who may not come back, and who has left rooms, for owners that have lost them */
+/* The revocations' callbacks, and room for them. */
+void departed_init(struct gateway *gateway);
 /* A packed ServerMessage of room events is about to be delivered. */
 void departed_note(struct gw_room *room, const ProtobufCBinaryData *message, int64_t now_ms);
 /* Into the gateway's arena, if it is this session's report that carries them; returns how many. */

@@ -57,6 +57,12 @@ static Signalbox__V1__LeaveReason leave_reason_for(uint16_t close_code)
         return SIGNALBOX__V1__LEAVE_REASON__TOKEN_REVOKED;
     case CLOSE_PROTOCOL_ERROR:
         return SIGNALBOX__V1__LEAVE_REASON__PROTOCOL_ERROR;
+    case CLOSE_REMOVED:
+        return SIGNALBOX__V1__LEAVE_REASON__REMOVED;
+    case CLOSE_ROOM_CLOSED:
+        return SIGNALBOX__V1__LEAVE_REASON__ROOM_CLOSED;
+    case CLOSE_ABUSE:
+        return SIGNALBOX__V1__LEAVE_REASON__ABUSE;
     default:
         return SIGNALBOX__V1__LEAVE_REASON__LEAVE_REASON_UNSPECIFIED;
     }
@@ -238,6 +244,17 @@ static void join_with(struct client *client, const struct jwt_claims *claims, co
 /* --- an old session ------------------------------------------------------------------------------------------------
  */
 
+/* Whether the session was ended so that no token brings it back; the client has been told then. */
+static bool is_revoked(struct client *client, const struct sid *sid, int64_t now_ms)
+{
+    Signalbox__V1__LeaveReason reason = revocations_find(&client->gateway->revocations, sid, now_ms);
+    if (reason == SIGNALBOX__V1__LEAVE_REASON__LEAVE_REASON_UNSPECIFIED)
+        return false;
+    refuse_resume(client, close_code_for(reason, SIGNALBOX__V1__LEAVE_ACTION__STOP), SIGNALBOX__V1__CODE__NOT_FOUND,
+                  "this session was ended");
+    return true;
+}
+
 static bool open_token(struct client *client, const char *text, struct resume_token *ret_token)
 {
     struct gateway *gateway = client->gateway;
@@ -306,7 +323,7 @@ static void resume(struct client *client, const Signalbox__V1__Hello *hello, int
         refuse_resume(client, CLOSE_PROTOCOL_ERROR, SIGNALBOX__V1__CODE__TOO_LARGE, problem);
         return;
     }
-    if (!open_token(client, hello->resume_token, &token))
+    if (!open_token(client, hello->resume_token, &token) || is_revoked(client, &token.sid, now_ms))
         return;
     if (!gateway_ready(gateway, &refusal)) {
         refuse_hello(client, &refusal, true);

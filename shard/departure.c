@@ -63,6 +63,40 @@ struct departure *departure_find(struct shard *shard, const struct sid *sid)
     return departure;
 }
 
+/* --- for good ---------------------------------------------------------------------------------------------------- */
+
+static void send(void *ctx, const struct node_address *to, Signalbox__Cluster__V1__Item *item)
+{
+    shard_send(ctx, to, item);
+}
+
+static void on_revoked(void *ctx, const struct sid *sid, Signalbox__V1__LeaveReason reason, int64_t now_ms)
+{
+    struct shard *shard = ctx;
+    struct member *member;
+    HASH_FIND(hh_sid, shard->members_by_sid, sid, sizeof *sid, member);
+    /* Of a room on its way out, the gateway ends it: it was told, too. */
+    if (member != NULL && member->room->state != ROOM_FROZEN)
+        member_end(member, reason, true, now_ms);
+}
+
+void departure_init(struct shard *shard)
+{
+    pool_init(&shard->departure_pool, sizeof(struct departure));
+    for (size_t i = 0; i < DEPARTURE_BUCKETS; i++)
+        list_init(&shard->departures_by_room[i]);
+    revocations_init(&shard->revocations);
+    shard->revocations.send = send;
+    shard->revocations.revoked = on_revoked;
+    shard->revocations.ctx = shard;
+}
+
+void departure_revoke(struct shard *shard, const struct sid *sid, Signalbox__V1__LeaveReason reason, int64_t now_ms)
+{
+    if (revocation_reason(reason))
+        revocations_make(&shard->revocations, sid, reason, shard->view, shard->options.self.incarnation, now_ms);
+}
+
 Signalbox__V1__LeaveReason departure_reason(struct shard *shard, const char *sid_text)
 {
     struct sid sid;

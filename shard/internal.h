@@ -6,6 +6,7 @@
 #include "common/buf.h"
 #include "common/history.h"
 #include "common/pool.h"
+#include "common/revocations.h"
 #include "shard/room.h"
 #include "shard/shard.h"
 
@@ -42,6 +43,7 @@ struct shard {
     struct departure *departures;       /* oldest first */
     struct pool departure_pool;
     struct list departures_by_room[DEPARTURE_BUCKETS];
+    struct revocations revocations;
     struct handoff *handoffs; /* by id: rooms on their way out */
     struct handoff_target *targets;
     struct arrival *arrivals;   /* by handoff id: rooms on their way in */
@@ -219,6 +221,10 @@ void departure_remember_until(struct shard *shard, const struct sid *sid, const 
                               Signalbox__V1__LeaveReason reason, int64_t until_ms);
 void departure_forget(struct departure *departure);
 struct list *departure_bucket(struct shard *shard, const struct room_key *key);
+/* The revocations' callbacks, and room for them. */
+void departure_init(struct shard *shard);
+/* The session was ended for good: if it was for a reason that beats resume, everybody is told. */
+void departure_revoke(struct shard *shard, const struct sid *sid, Signalbox__V1__LeaveReason reason, int64_t now_ms);
 /* How a departed session ended; SESSION_GONE if nobody remembers. */
 Signalbox__V1__LeaveReason departure_reason(struct shard *shard, const char *sid_text);
 /* Whether somebody whose session ended so may come back by itself as a new one. */

@@ -211,6 +211,7 @@ void member_end(struct member *member, Signalbox__V1__LeaveReason reason, bool t
     if (tell_gateway)
         member_tell_closed(member, reason);
     departure_remember(shard, &member->sid, &room->key, reason, member->resume_window_ms, now_ms);
+    departure_revoke(shard, &member->sid, reason, now_ms);
     if (member->detached)
         metric_add_at(M_ABSENCES,
                       reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED ? ABSENCE_WINDOW_OVER : ABSENCE_ENDED, 1);

@@ -188,6 +188,7 @@ void shard_view(struct shard *shard, struct view *view, int64_t now_ms)
         return; /* one that was missed */
     shard->view = view_ref(view);
     shard->view_since_ms = now_ms;
+    revocations_view(&shard->revocations, old, view, shard->options.self.incarnation, now_ms);
     view_unref(&old);
     timer_set(shard->wheel, &shard->progress_timer, now_ms + SHARD_REPORT_MS);
     arrival_view(shard);

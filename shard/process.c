@@ -93,9 +93,10 @@ static void on_item(void *ctx, const struct node_address *from, const Signalbox_
     shard_item(process->shard, from, item, now_ms);
 }
 
-/* Gateways repeat their sessions' states, and clients their messages, until they are acknowledged. */
 static void on_gap(void *ctx, const struct node_address *from, int64_t now_ms)
 {
+    struct shard_process *process = ctx;
+    shard_gap(process->shard, from);
 }
 
 static void on_view(void *ctx, struct view *view, int64_t now_ms)

@@ -214,19 +214,24 @@ static void update(const struct binding *binding, struct member *member)
 
 static bool answer_departed(const struct binding *binding)
 {
-    struct departure *departure = departure_find(binding->shard, &binding->sid);
-    bool asks_to_depart = binding->state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__DEPARTED;
-    if (departure == NULL && !asks_to_depart)
-        return false;
-    if (departure == NULL)
-        departure_remember(binding->shard, &binding->sid, &binding->key, binding->state->reason,
-                           binding_window_ms(binding->state->resume_window_ms), binding->now_ms);
-    if (asks_to_depart) {
+    struct shard *shard = binding->shard;
+    struct departure *departure = departure_find(shard, &binding->sid);
+    Signalbox__V1__LeaveReason reason = revocations_find(&shard->revocations, &binding->sid, binding->now_ms);
+    bool revoked = reason != SIGNALBOX__V1__LEAVE_REASON__LEAVE_REASON_UNSPECIFIED;
+    if (departs(binding->state)) {
+        if (departure == NULL) {
+            departure_remember(shard, &binding->sid, &binding->key, binding->state->reason,
+                               binding_window_ms(binding->state->resume_window_ms), binding->now_ms);
+            departure_revoke(shard, &binding->sid, binding->state->reason, binding->now_ms);
+        }
         binding_ack_departed(binding);
         return true;
     }
+    if (departure == NULL && !revoked)
+        return false;
+    if (!revoked)
+        reason = departure->reason;
     /* Seen by others it was disconnected; to itself, it came too late. */
-    Signalbox__V1__LeaveReason reason = departure->reason;
     if (reason == SIGNALBOX__V1__LEAVE_REASON__DISCONNECTED)
         reason = SIGNALBOX__V1__LEAVE_REASON__WINDOW_EXPIRED;
     else if (reason == SIGNALBOX__V1__LEAVE_REASON__CLIENT_LEFT)

@@ -37,9 +37,7 @@ struct shard *shard_new(const struct shard_options *options, struct timer_wheel 
     shard->actions = *actions;
     shard->ctx = ctx;
     schedule_init(shard);
-    pool_init(&shard->departure_pool, sizeof(struct departure));
-    for (size_t i = 0; i < DEPARTURE_BUCKETS; i++)
-        list_init(&shard->departures_by_room[i]);
+    departure_init(shard);
     timer_init(&shard->progress_timer, on_progress_timer);
     arena_init(&shard->arena, SHARD_ARENA_MAX);
     return shard;
@@ -73,6 +71,7 @@ void shard_free(struct shard **shard_ptr)
     struct departure *departure, *next_departure;
     HASH_ITER(hh, shard->departures, departure, next_departure)
         departure_forget(departure);
+    revocations_done(&shard->revocations);
     schedule_done(shard);
     timer_cancel(shard->wheel, &shard->progress_timer);
     history_done(&shard->history);
@@ -346,11 +345,19 @@ void shard_item(struct shard *shard, const struct node_address *from, const Item
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_PULL_REPLY:
         search_on_reply(shard, from, item->pull_reply, now_ms);
         break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_REVOCATIONS:
+        revocations_receive(&shard->revocations, from, item->revocations, now_ms);
+        break;
     default:
         /* Of a newer version, or not for shards: safe to ignore by the schema's rules. */
         metric_add(M_ITEMS_INVALID, 1);
         break;
     }
+}
+
+void shard_gap(struct shard *shard, const struct node_address *from)
+{
+    revocations_ask(&shard->revocations, from);
 }
 
 struct shard_stats shard_stats(const struct shard *shard)

@@ -63,6 +63,9 @@ void shard_reconfigure(struct shard *shard, const struct shard_options *options)
 /* Messages inside the item are altered; they are good for nothing after the call. */
 void shard_item(struct shard *shard, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
                 int64_t now_ms);
+/* Something that `from` said was lost. Gateways repeat their sessions' states, and clients their messages, until they
+ * are acknowledged; what is said once is asked for. */
+void shard_gap(struct shard *shard, const struct node_address *from);
 /* A view: the newest one takes force, one before it (any that has not settled) tells who owned what. */
 void shard_view(struct shard *shard, struct view *view, int64_t now_ms);
 /* Another shard's marker has moved, or a gateway has reported. */

@@ -56,6 +56,8 @@ static void on_link_gap(void *ctx, const struct node_address *from, int64_t now_
     struct process *process = ctx;
     if (process->gateway != NULL)
         gateway_gap(process->gateway, from, now_ms);
+    else
+        shard_gap(process->shard, from);
 }
 
 static struct view_number on_link_view(void *ctx)

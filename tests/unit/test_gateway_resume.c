@@ -264,6 +264,50 @@ START_TEST(the_owner_refuses_a_resume)
 }
 END_TEST
 
+/* Whatever the owner remembers: another one may be asked than the one that ended the session. */
+START_TEST(who_was_removed_is_refused_at_every_gateway)
+{
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__Revocations said = SIGNALBOX__CLUSTER__V1__REVOCATIONS__INIT;
+    Signalbox__Cluster__V1__Revocation entry = SIGNALBOX__CLUSTER__V1__REVOCATION__INIT, *list[] = {&entry};
+    struct sid sid;
+    char token[1025];
+    int bob = join_client(&f, "bob", "r", NULL);
+    strcpy(token, f.clients[ann].resume_token);
+    ck_assert(sid_parse(f.clients[ann].sid, &sid));
+    disconnect_client(&f, ann, false);
+    entry.sid = (ProtobufCBinaryData){.len = sizeof sid.bytes, .data = sid.bytes};
+    entry.reason = REASON(REMOVED);
+    entry.left_s = 3600;
+    said.revoked = list;
+    said.n_revoked = 1;
+    item.body_case = ITEM(REVOCATIONS);
+    item.revocations = &said;
+    fixture_deliver(&f, &item);
+    ck_assert_int_eq((int)last_state(&f, ann)->state, DEPARTED); /* and the owner is told, should it not know */
+    ck_assert_int_eq((int)last_state(&f, ann)->reason, REASON(REMOVED));
+    size_t states = (size_t)sent_count(&f, 0, ITEM(SESSION_STATE));
+    watch_reconnects();
+    int again = connect_client(&f);
+    hello_resume(&f, again, token, NULL);
+    assert_closed(&f, again, CLOSE_REMOVED, REASON(REMOVED), ACTION(STOP));
+    ck_assert_uint_eq((size_t)sent_count(&f, 0, ITEM(SESSION_STATE)), states);
+    assert_reconnects(RECONNECT_ENDED, 1, 1);
+
+    ck_assert(!f.clients[bob].closed);
+    ck_assert(sid_parse(f.clients[bob].sid, &sid));
+    fixture_deliver(&f, &item);
+    assert_closed(&f, bob, CLOSE_REMOVED, REASON(REMOVED), ACTION(STOP));
+    /* What was lost on the way is asked for, and a shard that is new is told. */
+    size_t since = f.sent_count;
+    gateway_gap(f.gateway, &f.shard, f.now_ms);
+    ck_assert(sent(&f, since, ITEM(REVOCATIONS), 0)->revocations->asks);
+    since = f.sent_count;
+    fixture_next_owner(&f);
+    ck_assert_uint_eq(sent(&f, since, ITEM(REVOCATIONS), 0)->revocations->n_revoked, 2);
+}
+END_TEST
+
 START_TEST(bad_resume_tokens)
 {
     char token[1025], good[1025];
@@ -527,6 +571,7 @@ int main(void)
     tcase_add_test(tcase, an_older_connection_that_is_answered_late_changes_nothing);
     tcase_add_test(tcase, the_new_token_is_confirmed_once);
     tcase_add_test(tcase, the_owner_refuses_a_resume);
+    tcase_add_test(tcase, who_was_removed_is_refused_at_every_gateway);
     tcase_add_test(tcase, bad_resume_tokens);
     tcase_add_test(tcase, not_now_is_no_reason_to_give_up);
     tcase_add_test(tcase, who_goes_away_before_the_answer_has_given_up);

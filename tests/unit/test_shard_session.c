@@ -427,6 +427,61 @@ START_TEST(who_was_removed_for_cause_is_told_to_stop)
 }
 END_TEST
 
+static void end_for(struct person *person, Signalbox__V1__LeaveReason reason)
+{
+    person->version++;
+    State *state = person_state(person, HOLD, DEPARTED);
+    state->reason = reason;
+    send_state(&fixture, person, state);
+}
+
+/* Nobody is left in the room, and its departures have had their time: a room that a resume does not find is put
+ * together from whoever comes. */
+START_TEST(who_was_removed_does_not_come_back_to_an_empty_room)
+{
+    struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "s", 0);
+    person_join(&fixture, &ann);
+    person_join(&fixture, &bob);
+    size_t since = fixture.sent_count;
+    end_for(&ann, REASON(REMOVED));
+    end_for(&bob, REASON(CLIENT_LEFT));
+    /* Gateways are told, of what beats resume alone. */
+    for (int gateway = 0; gateway < GATEWAYS; gateway++)
+        ck_assert_int_eq(sent_count(&fixture, since, gateway, BODY(REVOCATIONS)), 1);
+    fixture_advance(&fixture, 3600 * 1000);
+    ck_assert_uint_eq(shard_stats(fixture.shard).rooms, 0);
+    assert_refused(person_resume(&fixture, &ann, 1, 1), CODE(NOT_FOUND), REASON(REMOVED), ACTION(STOP));
+    ck_assert_int_eq(person_resume(&fixture, &bob, 1, 1)->code, CODE(OK));
+}
+END_TEST
+
+/* The shard that removed her is lost: its successor hears of it from a gateway, before she is reported or after. */
+START_TEST(a_removal_outlives_its_shard)
+{
+    struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "r", 0);
+    person_join(&fixture, &ann);
+    person_join(&fixture, &bob);
+    end_for(&ann, REASON(REMOVED));
+    Item told = *sent_item(&fixture, 0, 1, BODY(REVOCATIONS), 0);
+    fixture_restart(&fixture);
+    ck_assert_int_eq(person_hold(&fixture, &bob, ATTACHED)->code, CODE(OK));
+    ck_assert_int_eq(person_hold(&fixture, &ann, ATTACHED)->code, CODE(OK)); /* by a gateway that heard nothing */
+    size_t since = fixture.sent_count;
+    fixture_deliver(&fixture, 1, &told);
+    ck_assert_int_eq(close_command(since, 0)->close->reason, REASON(REMOVED));
+    ck_assert_uint_eq(shard_stats(fixture.shard).participants, 1);
+
+    fixture_restart(&fixture);
+    fixture_deliver(&fixture, 1, &told);
+    assert_refused(person_hold(&fixture, &ann, ATTACHED), CODE(NOT_FOUND), REASON(REMOVED), ACTION(STOP));
+    /* A gap on the link from a gateway: what it may have said is asked for. */
+    since = fixture.sent_count;
+    struct node_address gateway = fixture_gateway(2);
+    shard_gap(fixture.shard, &gateway);
+    ck_assert(sent_item(&fixture, since, 2, BODY(REVOCATIONS), 0)->revocations->asks);
+}
+END_TEST
+
 START_TEST(departures_are_bounded_and_forgotten_in_time)
 {
     struct shard_options options = {.limits = shard_default_limits};
@@ -871,6 +926,8 @@ int main(void)
     tcase_add_test(tests, fresh_grants_replace_the_permissions_once);
     tcase_add_test(tests, a_resume_is_replayed_within_the_ring_and_else_gets_a_snapshot);
     tcase_add_test(tests, who_was_removed_for_cause_is_told_to_stop);
+    tcase_add_test(tests, who_was_removed_does_not_come_back_to_an_empty_room);
+    tcase_add_test(tests, a_removal_outlives_its_shard);
     tcase_add_test(tests, departures_are_bounded_and_forgotten_in_time);
     tcase_add_test(tests, a_second_join_of_an_identity_replaces_the_first);
     tcase_add_test(tests, the_last_one_of_a_room_can_be_replaced_by_itself);
