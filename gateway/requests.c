@@ -520,7 +520,12 @@ static void on_sync_state(struct request *request)
         refuse(request, SIGNALBOX__V1__CODE__INVALID, "sync_state.cursor: not one that this server gave out");
         return;
     }
-    if (session->sync == SYNC_ASKED || session->sync == SYNC_WAITING)
+    bool wants_snapshot = !paging && sync->position == NULL;
+    if (session->sync == SYNC_WAITING) {
+        session->has_position &= !wants_snapshot; /* what the acknowledgement brings may be events alone */
+        return;
+    }
+    if (session->sync == SYNC_ASKED && !(wants_snapshot && !session->ask_snapshot))
         return; /* what is missing is on its way */
     if (paging && session->sync != SYNC_PAGING) {
         refuse(request, SIGNALBOX__V1__CODE__INVALID, "sync_state.cursor: no snapshot is being read");

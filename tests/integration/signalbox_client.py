@@ -429,6 +429,9 @@ class Client:
         for event in events.events:
             self._apply(event)
         position.seq = events.last_seq
+        if not position.epoch:
+            self._ask_sync()
+            return
         self._sync_asked = 0
         self._roster_moved()
 
@@ -496,7 +499,7 @@ class Client:
     def _on_settled(self, settled):
         self.settling = False
         if roster_digest(self.roster.values()) != settled.digest:
-            self.send(pb.ClientMessage(sync_state=pb.SyncState()))
+            self.position.epoch = ""  # until a snapshot has come
 
     def _on_pong(self, pong, route):
         if self._behind(pong.position):

@@ -232,8 +232,10 @@ static void on_settled(struct model_client *client, const Signalbox__V1__Settled
     }
     snprintf(digest, sizeof digest, "%016" PRIx64, sum);
     client->settling = false;
-    if (strcmp(digest, settled->digest) != 0)
-        ask_sync(client, false, "");
+    if (strcmp(digest, settled->digest) == 0)
+        return;
+    client->has_position = false; /* until the snapshot comes, on whatever connection */
+    ask_sync(client, false, "");
 }
 
 static void on_events(struct model_client *client, const Signalbox__V1__RoomEvents *events)

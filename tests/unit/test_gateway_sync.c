@@ -259,6 +259,16 @@ START_TEST(a_client_that_misses_something_asks)
     position.epoch = (char *)"nonsense";
     say_sync(bob, &position, "");
     ck_assert_ptr_null(last_ask()->epoch);
+    /* Its roster is wrong: events that are on their way are not what it needs. */
+    position.epoch = epoch;
+    say_sync(ann, &position, "");
+    ck_assert_ptr_nonnull(last_ask()->epoch);
+    say_sync(ann, NULL, "");
+    ck_assert_str_eq(last_ask()->sid, f.clients[ann].sid);
+    ck_assert_ptr_null(last_ask()->epoch);
+    asked = sent_count(&f, 0, ITEM(SYNC_REQUEST));
+    say_sync(ann, NULL, "");
+    ck_assert_int_eq(sent_count(&f, 0, ITEM(SYNC_REQUEST)), asked);
 }
 END_TEST
 

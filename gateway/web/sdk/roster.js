@@ -151,7 +151,8 @@ export class Roster {
       if (event.settled) sync = this.#settle(event.settled);
       else this.#applyEvent(event, changes);
     }
-    this.position = { epoch: this.position.epoch, seq: lastSeq };
+    // With a wrong roster there is no position to go on from, on this connection or the next: only a snapshot helps.
+    this.position = sync ? null : { epoch: this.position.epoch, seq: lastSeq };
     return { changes, sync };
   }
 
