@@ -541,6 +541,9 @@ void gateway_item(struct gateway *gateway, const struct node_address *from, cons
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SESSION_ACK:
         session_acked(gateway, from, item->session_ack, now_ms);
         break;
+    case SIGNALBOX__CLUSTER__V1__ITEM__BODY_IDENTITY_TAKEN:
+        session_identity_taken(gateway, from, item->identity_taken, now_ms);
+        break;
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_SESSION_COMMAND:
         session_command(gateway, from, item->session_command, now_ms);
         break;

@@ -141,6 +141,7 @@ struct session {
     uint32_t resume_window_ms;
     uint32_t budget_percent, room_budget_percent; /* by the access token; 0: as configured */
     uint32_t grants_version;                      /* of the participant's permissions */
+    struct sid replaces;                          /* while joining: whose place it takes; zero: nobody's known */
     uint32_t attempt;                             /* which of the client's to resume; 0: it does not count */
     int64_t window_ends_ms;                       /* while detached */
     int64_t quiet_until_ms;                       /* its room takes no signals before that */
@@ -318,6 +319,9 @@ void session_acked(struct gateway *gateway, const struct node_address *from,
                    const Signalbox__Cluster__V1__SessionAck *ack, int64_t now_ms);
 void session_command(struct gateway *gateway, const struct node_address *from,
                      const Signalbox__Cluster__V1__SessionCommand *command, int64_t now_ms);
+/* Somebody of the same identity is in the room: the join is said again, as one that knows. */
+void session_identity_taken(struct gateway *gateway, const struct node_address *from,
+                            const Signalbox__Cluster__V1__IdentityTaken *taken, int64_t now_ms);
 void session_not_owner(struct gateway *gateway, const Signalbox__Cluster__V1__NotOwner *not_owner, int64_t now_ms);
 void session_sync_reply(struct gateway *gateway, const struct node_address *from,
                         const Signalbox__Cluster__V1__SyncReply *reply, int64_t now_ms);

@@ -194,6 +194,11 @@ static void send_state(struct session *session, int64_t now_ms)
         state.last_epoch = &last;
         state.last_seq = room->seq;
     }
+    char replaces[SID_TEXT_SIZE + 1];
+    if (session->state == SESSION_JOINING && !sid_equal(&session->replaces, &(struct sid){0})) {
+        sid_format(&session->replaces, replaces);
+        state.replaces = replaces;
+    }
     state.n_departures = departed_say(session, &state.departures, now_ms);
     if (session->joined_at_ms != 0) {
         state.join_epoch = &join;
@@ -281,6 +286,8 @@ static void on_repeat(struct timer *timer, int64_t now_ms)
     arm_repeat(session, now_ms);
 }
 
+/* Whoever has waited for so long may try again soon: it waits here, where the answer comes first, rather than at home.
+ */
 static void join_timed_out(struct session *session, int64_t now_ms)
 {
     struct client *client = session->client;
@@ -293,7 +300,7 @@ static void join_timed_out(struct session *session, int64_t now_ms)
     session_detach(session, now_ms);
     client_end(client, CLOSE_OVERLOADED, SIGNALBOX__V1__LEAVE_REASON__CAPACITY,
                resuming ? SIGNALBOX__V1__LEAVE_ACTION__RESUME : SIGNALBOX__V1__LEAVE_ACTION__REJOIN,
-               client->gateway->options.limits.retry_max_ms, "no shard has answered in time; try again");
+               client->gateway->options.limits.retry_base_ms, "no shard has answered in time; try again");
 }
 
 static void token_expired(struct session *session, int64_t now_ms)
@@ -570,6 +577,19 @@ void session_command(struct gateway *gateway, const struct node_address *from,
     if (client != NULL)
         client_end(client, close_code_for(command->close->reason, command->close->action), command->close->reason,
                    command->close->action, command->close->retry_after_ms, "");
+}
+
+void session_identity_taken(struct gateway *gateway, const struct node_address *from,
+                            const Signalbox__Cluster__V1__IdentityTaken *taken, int64_t now_ms)
+{
+    struct session *session = session_by_connection(gateway, taken->connection);
+    if (session == NULL || strcmp(session->sid_text, taken->sid) != 0 || session->state != SESSION_JOINING ||
+        session->client == NULL || !node_address_equal(&session->room->owner, from) ||
+        !sid_parse(taken->by, &session->replaces)) {
+        metric_add(M_ACKS_STALE, 1);
+        return;
+    }
+    session_announce(session, now_ms);
 }
 
 void session_not_owner(struct gateway *gateway, const Signalbox__Cluster__V1__NotOwner *not_owner, int64_t now_ms)

@@ -170,9 +170,32 @@ static bool within_join_budget(const struct binding *binding)
     return false;
 }
 
+static void tell_taken(const struct binding *binding, const struct member *other)
+{
+    Signalbox__Cluster__V1__IdentityTaken taken = SIGNALBOX__CLUSTER__V1__IDENTITY_TAKEN__INIT;
+    Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    taken.room_key = binding->state->room_key;
+    taken.sid = binding->state->sid;
+    taken.connection = binding->state->connection;
+    taken.by = (char *)other->sid_text;
+    item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_IDENTITY_TAKEN;
+    item.identity_taken = &taken;
+    shard_send(binding->shard, binding->from, &item);
+    metric_add_at(M_SESSION_COMMANDS, SESSION_HELD, 1);
+}
+
 void seat_joined(const struct binding *binding)
 {
-    bool replaces = member_find_identity(binding->shard, &binding->key, binding->state->participant->identity) != NULL;
+    const struct member *other =
+        member_find_identity(binding->shard, &binding->key, binding->state->participant->identity);
+    bool replaces = other != NULL;
+    /* The bus may have held this join up while a later one was seated: its gateway knows whether anybody still waits
+     * for it. */
+    if (replaces && binding->shard->options.duplicate == DUPLICATE_REPLACE &&
+        strcmp(binding->state->replaces, other->sid_text) != 0) {
+        tell_taken(binding, other);
+        return;
+    }
     if (!admit(binding, replaces) || !within_join_budget(binding) || !resolve_duplicate(binding))
         return;
     struct member *member = seat(binding, 1);

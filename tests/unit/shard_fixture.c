@@ -255,7 +255,13 @@ const Ack *person_join(struct fixture *fixture, struct person *person)
     size_t since = fixture->sent_count;
     if (person->version == 0)
         person->version = 1;
-    send_state(fixture, person, person_state(person, JOIN, ATTACHED));
+    State *state = person_state(person, JOIN, ATTACHED);
+    send_state(fixture, person, state);
+    const Item *taken = sent_item(fixture, since, person->gateway, BODY(IDENTITY_TAKEN), 0);
+    if (taken != NULL) {
+        state->replaces = taken->identity_taken->by;
+        send_state(fixture, person, state);
+    }
     return ack_of(fixture, since, person);
 }
 

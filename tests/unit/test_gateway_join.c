@@ -409,6 +409,7 @@ START_TEST(unanswered_join_times_out_and_departs)
     free(token);
     fixture_advance(&f, f.options.limits.join_timeout_ms);
     assert_closed(&f, client, CLOSE_OVERLOADED, REASON(CAPACITY), ACTION(REJOIN));
+    ck_assert_uint_eq(received(&f, 0, client, BODY(LEAVE), 0)->leave->retry_after_ms, f.options.limits.retry_base_ms);
     /* The owner may have seated it: it is told until it answers, however long that takes. */
     fixture_advance(&f, 3600 * 1000);
     const State *state = newest_state(&f);
@@ -421,6 +422,38 @@ START_TEST(unanswered_join_times_out_and_departs)
     deliver_ack(&f, make_ack(&f, state));
     ck_assert_uint_eq(gateway_stats(f.gateway).sessions, 0);
     ck_assert_uint_eq(gateway_stats(f.gateway).rooms, 0);
+}
+END_TEST
+
+static void deliver_taken(const State *state, const char *by)
+{
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__IdentityTaken taken = SIGNALBOX__CLUSTER__V1__IDENTITY_TAKEN__INIT;
+    taken.room_key = state->room_key;
+    taken.sid = state->sid;
+    taken.connection = state->connection;
+    taken.by = (char *)by;
+    item.body_case = ITEM(IDENTITY_TAKEN);
+    item.identity_taken = &taken;
+    fixture_deliver(&f, &item);
+}
+
+START_TEST(who_takes_anothers_place_says_so_while_somebody_waits_for_it)
+{
+    static const char by[] = "BAAAAAAAAAAAAAAAAAAAAA";
+    int client = connect_client(&f);
+    char *token = mint(&f, "ann", "r", NULL);
+    hello_token(&f, client, token, NULL);
+    free(token);
+    ck_assert_str_eq(newest_state(&f)->replaces, "");
+    deliver_taken(newest_state(&f), by);
+    ck_assert_int_eq((int)newest_state(&f)->state, ATTACHED);
+    ck_assert_str_eq(newest_state(&f)->replaces, by);
+    disconnect_client(&f, client, false);
+    int said = sent_count(&f, 0, ITEM(SESSION_STATE));
+    deliver_taken(newest_state(&f), by); /* nobody wants that place any more */
+    ck_assert_int_eq(sent_count(&f, 0, ITEM(SESSION_STATE)), said);
+    ck_assert_int_eq((int)newest_state(&f)->state, DEPARTED);
 }
 END_TEST
 
@@ -522,6 +555,7 @@ int main(void)
     tcase_add_test(tcase, stale_acknowledgements_are_ignored);
     tcase_add_test(tcase, unanswered_join_times_out_and_departs);
     tcase_add_test(tcase, client_goes_before_the_answer);
+    tcase_add_test(tcase, who_takes_anothers_place_says_so_while_somebody_waits_for_it);
     tcase_add_test(tcase, ice_servers_have_credentials);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -526,6 +526,36 @@ START_TEST(a_second_join_of_an_identity_replaces_the_first)
 }
 END_TEST
 
+/* The first join is held up on its way, and its client has come back by a second one meanwhile. */
+START_TEST(a_join_that_was_overtaken_does_not_end_the_later_one)
+{
+    struct person late = person_make("ann", "r", 0), ann = person_make("ann", "r", 1);
+    person_join(&fixture, &ann);
+    late.version = 1;
+    size_t since = fixture.sent_count;
+    State *state = person_state(&late, JOIN, ATTACHED);
+    send_state(&fixture, &late, state);
+    const Item *taken = sent_item(&fixture, since, 0, BODY(IDENTITY_TAKEN), 0);
+    ck_assert_str_eq(taken->identity_taken->by, ann.sid);
+    ck_assert_str_eq(taken->identity_taken->sid, late.sid);
+    ck_assert_uint_eq(taken->identity_taken->connection, late.connection);
+    ck_assert_int_eq(sent_count(&fixture, since, -1, BODY(SESSION_ACK)), 0);
+    /* Nobody waits for it any more, as its gateway says. */
+    ck_assert_int_eq(person_hold(&fixture, &late, DEPARTED)->code, CODE(OK));
+    ck_assert_int_eq(sent_count(&fixture, since, 1, BODY(SESSION_COMMAND)), 0);
+    ck_assert_int_eq(person_hold(&fixture, &ann, ATTACHED)->code, CODE(OK));
+    /* To have known of somebody who was there before does not do. */
+    struct person next = person_make("ann", "r", 2);
+    next.version = 1;
+    state = person_state(&next, JOIN, ATTACHED);
+    state->replaces = late.sid;
+    since = fixture.sent_count;
+    send_state(&fixture, &next, state);
+    ck_assert_int_eq(sent_count(&fixture, since, 2, BODY(IDENTITY_TAKEN)), 1);
+    ck_assert_int_eq(sent_count(&fixture, since, 1, BODY(SESSION_COMMAND)), 0);
+}
+END_TEST
+
 START_TEST(the_last_one_of_a_room_can_be_replaced_by_itself)
 {
     struct person first = person_make("ann", "r", 0), second = person_make("ann", "r", 0);
@@ -930,6 +960,7 @@ int main(void)
     tcase_add_test(tests, a_removal_outlives_its_shard);
     tcase_add_test(tests, departures_are_bounded_and_forgotten_in_time);
     tcase_add_test(tests, a_second_join_of_an_identity_replaces_the_first);
+    tcase_add_test(tests, a_join_that_was_overtaken_does_not_end_the_later_one);
     tcase_add_test(tests, the_last_one_of_a_room_can_be_replaced_by_itself);
     tcase_add_test(tests, a_second_join_of_an_identity_can_be_refused);
     tcase_add_test(tests, of_two_sessions_that_come_back_the_later_join_stays);
