@@ -136,12 +136,23 @@ static natsStatus set_all(natsOptions *library, const struct bus_options *from, 
         s = natsOptions_SetUserInfo(library, from->user, from->password);
     if (s == NATS_OK && from->nkey_seed_file)
         s = set_nkey(library, from->nkey_seed_file, detail);
-    if (s == NATS_OK && wants_tls(from))
-        s = natsOptions_SetSecure(library, true);
-    if (s == NATS_OK && from->tls_ca_file)
-        s = natsOptions_LoadCATrustedCertificates(library, from->tls_ca_file);
-    if (s == NATS_OK && from->tls_cert_file)
-        s = natsOptions_LoadCertificatesChain(library, from->tls_cert_file, from->tls_key_file);
+    return s;
+}
+
+/* Whatever is set of TLS while a connection made with these options lives, the library sets in a context of its own and
+ * new: without the authority and the certificate, and for good. So all of it is set before each connect. That takes
+ * renewed files, too. */
+static natsStatus set_tls(struct nats_options *options, const char *host)
+{
+    natsStatus s = natsOptions_SetSecure(options->library, true);
+
+    /* The name that the server's certificate must bear: the library may check none unless it is told one. */
+    if (s == NATS_OK && host)
+        s = natsOptions_SetExpectedHostname(options->library, host);
+    if (s == NATS_OK && options->tls_ca_file)
+        s = natsOptions_LoadCATrustedCertificates(options->library, options->tls_ca_file);
+    if (s == NATS_OK && options->tls_cert_file)
+        s = natsOptions_LoadCertificatesChain(options->library, options->tls_cert_file, options->tls_key_file);
     return s;
 }
 
@@ -155,6 +166,9 @@ int nats_options_init(struct nats_options *options, const struct bus_options *fr
         options->servers[i] = mem_strdup(from->servers[i]);
     options->server_count = from->server_count;
     options->secure = wants_tls(from);
+    options->tls_ca_file = from->tls_ca_file ? mem_strdup(from->tls_ca_file) : NULL;
+    options->tls_cert_file = from->tls_cert_file ? mem_strdup(from->tls_cert_file) : NULL;
+    options->tls_key_file = from->tls_key_file ? mem_strdup(from->tls_key_file) : NULL;
     options->server_next = arc4random_uniform((uint32_t)from->server_count);
     ret_detail[0] = '\0';
 
@@ -165,6 +179,8 @@ int nats_options_init(struct nats_options *options, const struct bus_options *fr
 
     if (s == NATS_OK)
         s = set_all(options->library, from, ret_detail);
+    if (s == NATS_OK && options->secure)
+        s = set_tls(options, NULL);
     if (s == NATS_OK)
         return 0;
     if (ret_detail[0] == '\0') {
@@ -180,6 +196,9 @@ void nats_options_done(struct nats_options *options)
     for (size_t i = 0; i < options->server_count; i++)
         free(options->servers[i]);
     free(options->servers);
+    free(options->tls_ca_file);
+    free(options->tls_cert_file);
+    free(options->tls_key_file);
     *options = (struct nats_options){0};
 }
 
@@ -193,13 +212,12 @@ const char *nats_options_next_server(struct nats_options *options)
     snprintf(options->address, sizeof(options->address), "%s", at ? at + 1 : start);
     options->server_next = (options->server_next + 1) % options->server_count;
     natsOptions_SetServers(options->library, &url, 1);
-    /* The name that the server's certificate must bear: the library may check none unless it is told one. */
     if (options->secure) {
         char host[sizeof(options->address)];
         bool bracketed = options->address[0] == '[';
         int size = (int)strcspn(options->address + bracketed, bracketed ? "]" : ":/");
         snprintf(host, sizeof(host), "%.*s", size, options->address + bracketed);
-        natsOptions_SetExpectedHostname(options->library, host);
+        set_tls(options, host); /* a file that cannot be read now fails the handshake, which says so */
     }
     return options->address;
 }

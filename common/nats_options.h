@@ -19,8 +19,9 @@ struct nats_options {
     char **servers; /* a copy */
     size_t server_count;
     bool secure;
-    char address[256];  /* of the server chosen last */
-    size_t server_next; /* starts at random, so that a fleet spreads over the servers */
+    char *tls_ca_file, *tls_cert_file, *tls_key_file; /* copies, or NULL */
+    char address[256];                                /* of the server chosen last */
+    size_t server_next;                               /* starts at random, so that a fleet spreads over the servers */
 };
 
 /* The library starts its threads with every signal blocked. Works as destructor of a half-built object too. */

@@ -616,15 +616,28 @@ START_TEST(speaks_tls_and_checks_the_name)
     publish_number(&peer, "here", 1, 1 << 20, 0);
     run_until(got_one, &peer);
     ck_assert_uint_eq(peer.received_bytes, 1 << 20);
+
+    /* The view log looks for another server while it is connected. */
+    struct nats_options library;
+    natsConnection *connections[3] = {NULL};
+    char detail[NATS_DETAIL_MAX];
+    ck_assert_int_eq(nats_options_init(&library, &options, detail), 0);
+    for (int i = 0; i < 3; i++) {
+        nats_options_next_server(&library);
+        natsStatus s = natsConnection_Connect(&connections[i], library.library);
+        ck_assert_msg(s == NATS_OK, "connection %d: %s", i, nats_GetLastError(NULL));
+    }
+    for (int i = 0; i < 3; i++)
+        natsConnection_Destroy(connections[i]);
+    nats_options_done(&library);
+
     nats_server_freeze(&servers[0]);
     publish_number(&peer, "here", 1, 1 << 20, 0);
     run_until(is_lost, &peer);
     bus_close(&peer.bus);
     nats_server_stop(&servers[0]);
 
-    struct nats_options library;
     struct nats_conn *conn = NULL;
-    char detail[NATS_DETAIL_MAX];
     start_tls_server("192.0.2.1");
     ck_assert_int_eq(nats_options_init(&library, &options, detail), 0);
     nats_options_next_server(&library);
