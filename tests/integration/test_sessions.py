@@ -1,5 +1,6 @@
 """Sessions under tokens, keys and secrets that change while they last."""
 import asyncio
+import socket
 
 from cluster import API_KEY, API_SECRET, mint, wait_for
 from cluster_case import ClusterCase
@@ -88,8 +89,48 @@ class SessionTest(ClusterCase):
             self.assertEqual(client.leave.action, pb.STOP)
 
 
+def field(number, value):
+    """One field of a protobuf message that has a length, of less than 128 bytes."""
+    data = value.encode() if isinstance(value, str) else value
+    return bytes([*((number << 3 | 2,) if number < 16 else (number << 3 & 0x7f | 0x82, number >> 4)), len(data)]) + data
+
+
 class NewOwnerTest(ClusterCase):
     cluster_options = {"gateways": 2, "shards": 2}
+
+    def remove(self, shard, room, identity):
+        """AdminRequest{project, remove_participant{room, identity}}, until signalboxctl can say it."""
+        request = field(2, "default") + field(3, "sbx.tool.test") + field(13, field(1, room) + field(2, identity))
+        with socket.create_connection(("127.0.0.1", self.cluster.nats_port), 5) as nats:
+            nats.sendall(b"CONNECT {}\r\nPUB sbx.admin.shard.%s %d\r\n%s\r\nPING\r\n" % (shard.encode(), len(request), request))
+            self.assertTrue(any(line.startswith(b"PONG") for line in nats.makefile("rb")))
+
+    async def test_who_was_removed_does_not_come_back_after_the_shard_has_died_with_the_room_empty(self):
+        for name in self.cluster.shard_names:  # another test may have killed one
+            if name not in self.cluster.processes:
+                await asyncio.to_thread(self.cluster.launch, name)
+        await asyncio.to_thread(self.cluster.wait_ready, *self.cluster.shard_names)
+        ann, bob = await self.join("ann", "kicked"), await self.join("bob", "other")
+        gone = ann.hello_ok.shard
+        await asyncio.to_thread(self.remove, gone, "kicked", "ann")
+        await ann.until(lambda: ann.close_code is not None)
+        self.assertEqual((ann.close_code, ann.leave.reason), (4300, pb.REMOVED))
+        await asyncio.to_thread(self.cluster.kill, gone)
+        for gateway in (1, 2):
+            with self.assertRaises(ConnectionError):
+                await ann.resume(self.cluster.url(gateway), 30)
+            self.assertEqual((ann.close_code, ann.leave.reason, ann.leave.action), (4300, pb.REMOVED, pb.STOP))
+        # A gateway that was not there hears of it.
+        await asyncio.to_thread(self.cluster.terminate, "gateway-2")
+        await asyncio.to_thread(self.cluster.launch, "gateway-2")
+        await asyncio.to_thread(self.cluster.wait_ready, "gateway-2")
+        knows = lambda: self.cluster["gateway-2"].metric("signalbox_revocations") == 1
+        await asyncio.to_thread(wait_for, knows, "the new gateway to be told")
+        await asyncio.to_thread(self.cluster.launch, gone)
+        await asyncio.to_thread(self.cluster.wait_ready, gone)
+        await asyncio.to_thread(wait_for, lambda: self.cluster[gone].metric("signalbox_revocations") == 1, "the new shard")
+        await bob.drop()
+        await bob.resume(self.cluster.url(2), 30)
 
     async def test_a_resume_after_the_rooms_shard_has_died(self):
         ann, bob = await self.join("ann", "epoch"), await self.join("bob", "epoch", 2)
