@@ -373,6 +373,14 @@ static void deliver(struct session *session, const ProtobufCBinaryData *messages
     }
 }
 
+/* Events that this gateway may not have had: it had nobody in the room when they were new. */
+static void deliver_replay(struct session *session, const ProtobufCBinaryData *messages, size_t count, int64_t now_ms)
+{
+    for (size_t i = 0; i < count; i++)
+        departed_note(session->room, &messages[i], now_ms);
+    deliver(session, messages, count);
+}
+
 /* The room's traffic flows again; what has passed since the session's position is asked for. */
 static void resume_flow(struct session *session, int64_t now_ms)
 {
@@ -490,7 +498,10 @@ static void start_flow(struct session *session, const Signalbox__Cluster__V1__Se
                        int64_t now_ms)
 {
     struct epoch epoch = epoch_from_proto(ack->epoch);
-    deliver(session, ack->messages, ack->n_messages);
+    if (ack->recovered)
+        deliver_replay(session, ack->messages, ack->n_messages, now_ms);
+    else
+        deliver(session, ack->messages, ack->n_messages);
     if (first || ack->n_messages > 0)
         take_position(session, &epoch, ack->seq, ack->more_pages, now_ms);
     else
@@ -675,6 +686,9 @@ void session_sync_reply(struct gateway *gateway, const struct node_address *from
     room_adopt(session->room, &epoch, reply->seq, 0, now_ms);
     if (reply->replay && !epoch_equal(&session->epoch, &epoch))
         handover_tell(session, &epoch);
-    deliver(session, reply->messages, reply->n_messages);
+    if (reply->replay)
+        deliver_replay(session, reply->messages, reply->n_messages, now_ms);
+    else
+        deliver(session, reply->messages, reply->n_messages);
     take_position(session, &epoch, reply->seq, !reply->last_page, now_ms);
 }

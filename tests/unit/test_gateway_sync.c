@@ -366,11 +366,8 @@ START_TEST(a_new_owner_is_told_of_every_session)
 }
 END_TEST
 
-static void deliver_left(uint64_t seq, const char *sid)
+static ProtobufCBinaryData pack_left(uint64_t seq, const char *sid)
 {
-    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
-    Signalbox__Cluster__V1__RoomBatch batch = SIGNALBOX__CLUSTER__V1__ROOM_BATCH__INIT;
-    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch);
     Message message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
     Signalbox__V1__RoomEvents events = SIGNALBOX__V1__ROOM_EVENTS__INIT;
     Signalbox__V1__RoomEvent event = SIGNALBOX__V1__ROOM_EVENT__INIT, *list[] = {&event};
@@ -384,11 +381,19 @@ static void deliver_left(uint64_t seq, const char *sid)
     events.n_events = 1;
     message.body_case = BODY(ROOM_EVENTS);
     message.room_events = &events;
+    return pack_message(&message);
+}
+
+static void deliver_left(uint64_t seq, const char *sid)
+{
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__RoomBatch batch = SIGNALBOX__CLUSTER__V1__ROOM_BATCH__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch);
     batch.room_key = key_data("r");
     batch.epoch = &epoch;
     batch.first_seq = batch.last_seq = seq;
     batch.class_ = 3;
-    batch.message = pack_message(&message);
+    batch.message = pack_left(seq, sid);
     item.body_case = ITEM(ROOM_BATCH);
     item.room_batch = &batch;
     fixture_deliver(&f, &item);
@@ -416,6 +421,24 @@ START_TEST(a_new_owner_is_told_once_of_the_latest_who_left)
     deliver_ack(&f, make_ack(&f, last_state(&f, ann)));
     disconnect_client(&f, ann, false);
     ck_assert_uint_eq(newest_state(&f)->n_departures, 0);
+}
+END_TEST
+
+/* As where a client comes back to a gateway that had nobody in its room. */
+START_TEST(a_new_owner_is_told_of_who_left_in_the_eyes_of_one_client)
+{
+    char epoch[EPOCH_TEXT_MAX + 1], sid_text[SID_TEXT_SIZE + 1];
+    Signalbox__V1__Position position = SIGNALBOX__V1__POSITION__INIT;
+    struct sid sid = {.bytes = {7}};
+    sid_format(&sid, sid_text);
+    epoch_format(&f.epoch, epoch);
+    position.epoch = epoch;
+    position.seq = start - 1;
+    say_sync(bob, &position, "");
+    session_reply(bob, pack_left(start, sid_text), start, true, true);
+    fixture_next_owner(&f);
+    ck_assert_uint_eq(last_state(&f, ann)->n_departures, 1);
+    ck_assert_str_eq(last_state(&f, ann)->departures[0]->sid, sid_text);
 }
 END_TEST
 
@@ -707,6 +730,7 @@ int main(void)
     tcase_add_test(tcase, older_epochs_are_refused_newer_ones_taken);
     tcase_add_test(tcase, a_new_owner_is_told_of_every_session);
     tcase_add_test(tcase, a_new_owner_is_told_once_of_the_latest_who_left);
+    tcase_add_test(tcase, a_new_owner_is_told_of_who_left_in_the_eyes_of_one_client);
     tcase_add_test(tcase, a_join_says_where_others_here_stand);
     tcase_add_test(tcase, a_join_says_nothing_of_who_has_left);
     tcase_add_test(tcase, a_change_that_a_lost_owner_did_not_acknowledge_has_a_version_of_its_own);
