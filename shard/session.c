@@ -145,6 +145,14 @@ static void rebind(const struct binding *binding, struct member *member)
     binding_ack_bound(binding, member, false);
 }
 
+/* A gateway that left the view and came back into it, as the start that it was, holds the session as ever, while it was
+ * taken for detached here. A gateway's own word of a loss has a newer version. */
+static bool was_taken_for_lost(const State *state, const struct member *member)
+{
+    return member->detached && state->version == member->version &&
+           state->state == SIGNALBOX__CLUSTER__V1__SESSION_STATE__STATE__ATTACHED;
+}
+
 /* JOIN or RESUME for a member that is here. */
 static void bind_known(const struct binding *binding, struct member *member)
 {
@@ -163,7 +171,7 @@ static void bind_known(const struct binding *binding, struct member *member)
         depart(binding, member, false);
         return;
     }
-    if (state->version > member->version || comes_back)
+    if (state->version > member->version || comes_back || was_taken_for_lost(state, member))
         apply_state(binding, member);
     metric_add_at(M_SESSION_COMMANDS, SESSION_REPEATED, 1);
     binding_ack_bound(binding, member, false); /* the first answer was lost */
@@ -199,6 +207,8 @@ static void update(const struct binding *binding, struct member *member)
         return;
     }
     if (!catches_up && state->version <= member->version) {
+        if (was_taken_for_lost(state, member))
+            member_attach(member, binding->now_ms);
         metric_add_at(M_SESSION_COMMANDS, SESSION_REPEATED, 1);
         binding_ack_update(binding, member);
         return;

@@ -800,6 +800,33 @@ START_TEST(a_gateway_that_comes_back_unanswered_attaches_what_it_repeats)
 }
 END_TEST
 
+/* It came back into the view as the start that it was, and holds its sessions as ever. */
+START_TEST(a_gateway_that_was_away_attaches_what_it_repeats)
+{
+    for (int intent = JOIN; intent <= HOLD; intent += HOLD - JOIN) {
+        struct person ann = person_make("ann", "r", 2);
+        person_join(&fixture, &ann);
+        fixture_set_gateways(&fixture, 2);
+        ck_assert_uint_eq(shard_stats(fixture.shard).detached, 1);
+        fixture_set_gateways(&fixture, 3);
+        ck_assert_uint_eq(shard_stats(fixture.shard).detached, 1);
+        send_state(&fixture, &ann, person_state(&ann, intent, ATTACHED));
+        ck_assert_uint_eq(shard_stats(fixture.shard).detached, 0);
+        fixture_advance(&fixture, 31000);
+        ck_assert_uint_eq(shard_stats(fixture.shard).participants, 1);
+        /* Its own word of a loss is newer, and stands. */
+        ann.version++;
+        send_state(&fixture, &ann, person_state(&ann, HOLD, DETACHED));
+        ck_assert_uint_eq(shard_stats(fixture.shard).detached, 1);
+        ann.version--;
+        send_state(&fixture, &ann, person_state(&ann, HOLD, ATTACHED));
+        ck_assert_uint_eq(shard_stats(fixture.shard).detached, 1);
+        fixture_advance(&fixture, 31000);
+        ck_assert_uint_eq(shard_stats(fixture.shard).participants, 0);
+    }
+}
+END_TEST
+
 START_TEST(an_owner_that_acts_again_has_everybody_say_again_what_it_may_not_have_heard)
 {
     struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "r", 1);
@@ -973,6 +1000,7 @@ int main(void)
     tcase_add_test(tests, a_detached_report_keeps_what_is_left_of_its_window);
     tcase_add_test(tests, a_gateway_that_left_the_view_detaches_its_sessions);
     tcase_add_test(tests, a_gateway_that_comes_back_unanswered_attaches_what_it_repeats);
+    tcase_add_test(tests, a_gateway_that_was_away_attaches_what_it_repeats);
     tcase_add_test(tests, an_owner_that_acts_again_has_everybody_say_again_what_it_may_not_have_heard);
     tcase_add_test(tests, limits_turn_newcomers_away);
     tcase_add_test(tests, a_full_shard_takes_no_new_rooms);
