@@ -147,7 +147,8 @@ void rebuild_finish(struct room *room, int64_t now_ms);
 void rebuild_tell(const struct room *room, const struct node_address *gateway);
 void rebuild_tell_all(const struct room *room);
 /* A lost owner had this much of the member's messages in its order. What is new in that nobody can be given any more:
- * whoever has taken this room's position for the lost owner's gets the room's state anew. */
+ * whoever has taken this room's position for the lost owner's gets the room's state anew. Until they have it, they
+ * would pass over what is said to the room: room->unheard_until_ms. */
 void rebuild_learn_sent(struct member *member, uint64_t acked, int64_t now_ms);
 /* The owner acts again: what was said to it meanwhile was not heard. */
 void rebuild_tell_resumed(const struct room *room);

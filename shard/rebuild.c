@@ -8,7 +8,7 @@
 #include "common/sim_fault.h"
 #include "shard/internal.h"
 
-enum { SETTLE_DEFAULT_MS = 30 * 1000 };
+enum { SETTLE_DEFAULT_MS = 30 * 1000, SNAPSHOTS_MS = 500 };
 
 static void on_settled(struct timer *timer, int64_t now_ms)
 {
@@ -116,6 +116,7 @@ void rebuild_learn_sent(struct member *member, uint64_t acked, int64_t now_ms)
     struct epoch epoch = owner_next_epoch(room->shard);
     room_set_epoch(room, &epoch);
     room->came_epoch = (struct epoch){0};
+    room->unheard_until_ms = now_ms + SNAPSHOTS_MS;
     rebuild_tell_all(room);
 }
 

@@ -95,6 +95,7 @@ struct room {
     int64_t created_at_ms; /* wall clock */
     /* The epoch under which an earlier owner held the room: its positions up to came_seq are this epoch's too. */
     struct epoch came_epoch;
+    int64_t unheard_until_ms; /* those who are here are being given the room's state anew */
     uint64_t came_seq;
 
     struct list waiting; /* struct waiting_command: until it is served, or another shard's */

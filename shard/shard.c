@@ -239,8 +239,9 @@ static void on_room_send(struct shard *shard, const struct node_address *from,
     }
     rebuild_learn_sent(member, send->acked, now_ms);
     member->sends_reported = false;
-    bool next = send->sender_seq == member->room_send_seq + 1 ||
-                (SIM_FAULT(DOUBLED_SENDS) && send->sender_seq <= member->room_send_seq);
+    bool heard = now_ms >= member->room->unheard_until_ms; /* otherwise it is sent again */
+    bool next = heard && (send->sender_seq == member->room_send_seq + 1 ||
+                          (SIM_FAULT(DOUBLED_SENDS) && send->sender_seq <= member->room_send_seq));
     uint32_t bytes = (uint32_t)signalbox__v1__message__get_packed_size(send->message);
     struct room_charge charge = {
         .kind = BUDGET_MEMBERSHIP, .bytes = bytes, .delivery_bytes = (uint64_t)bytes * member->room->total};
