@@ -373,6 +373,8 @@ static void on_admin_message(struct node *node, const uint8_t *data, size_t size
 static void on_bus_message(void *ctx, const char *subject, const uint8_t *data, size_t size)
 {
     struct node *node = ctx;
+    if (strncmp(subject, "sbx.hb.", 7) == 0 && size == 0)
+        return; /* somebody who starts tries whether it may */
     if (strncmp(subject, "sbx.hb.", 7) == 0)
         on_heartbeat_message(node, data, size);
     else if (strcmp(subject, "sbx.view") == 0)
@@ -449,11 +451,12 @@ static char *add_subject(struct node *node)
     return subject;
 }
 
-/* What deploy/nats/roles.conf grants to a role, in subjects that nobody uses, and what it must not; heartbeats and the
- * view log show at once what is missing for them. */
+/* What deploy/nats/roles.conf grants to a role, in subjects that nobody uses, and what it must not; the view log
+ * shows at once what is missing for it. */
 static const struct bus_right gateway_rights[] = {
     {BUS_RIGHT_PUBLISH, "sbx.shard.permission-probe.0", true},
     {BUS_RIGHT_PUBLISH, "sbx.tool.permission-probe", true},
+    {BUS_RIGHT_PUBLISH, "sbx.hb.gw.permission-probe", true},
     {BUS_RIGHT_SUBSCRIBE, "sbx.hb.permission-probe", false},
     {BUS_RIGHT_PUBLISH, "sbx.gw.permission-probe.0.in", false},
     {BUS_RIGHT_PUBLISH, "$JS.API.STREAM.DELETE.PERMISSION_PROBE", false},
@@ -462,6 +465,7 @@ static const struct bus_right shard_rights[] = {
     {BUS_RIGHT_PUBLISH, "sbx.shard.permission-probe.0", true},
     {BUS_RIGHT_PUBLISH, "sbx.gw.permission-probe.0.in", true},
     {BUS_RIGHT_PUBLISH, "sbx.tool.permission-probe", true},
+    {BUS_RIGHT_PUBLISH, "sbx.hb.shard.permission-probe", true},
     {BUS_RIGHT_SUBSCRIBE, "sbx.gw.permission-probe.0.in", false},
     {BUS_RIGHT_PUBLISH, "sbx.admin.gw.permission-probe", false},
     {BUS_RIGHT_PUBLISH, "$JS.API.STREAM.DELETE.PERMISSION_PROBE", false},

@@ -190,10 +190,11 @@ class ChartNatsTest(unittest.TestCase):
         # As Kubernetes does it: the hook, then SIGTERM, then the pod anew with its volume.
         subprocess.run(pods.pre_stop(pod), check=True, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin"})
         server = pods.processes[pod]
+        # Sent at once, the later signal can be the first that the server looks at.
+        cluster.wait_for("lame duck mode", lambda: "Entering lame duck mode" in server.log())
         server.process.terminate()
         grace_s = pods.workload("nats")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
         self.assertEqual(server.process.wait(grace_s), 0, server.log())
-        self.assertIn("Entering lame duck mode", server.log())
         self.assertNotEqual(cluster.wait_for("another leader", lambda: self.leader(pods))[0], leader)
         self.assert_message_crosses(people, "v=1")
         pods.start("nats", leader)
