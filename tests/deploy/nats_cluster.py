@@ -1,6 +1,7 @@
 """NATS servers on loopback with the configurations of deploy/nats, and Signalbox's programs as their users."""
 
 import base64
+import itertools
 import json
 import os
 import pathlib
@@ -20,10 +21,19 @@ API_KEY, API_SECRET = "devdeploy", os.urandom(24).hex()
 TIMEOUT_S = 30
 
 
+_ports = itertools.count(int(os.environ.get("SIGNALBOX_PORT", 28900)) + 100)
+
+
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Below the range that the kernel gives to outgoing connections, so that it stays free until it is used."""
+    for port in _ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_for(what, condition, timeout_s=TIMEOUT_S):
