@@ -169,8 +169,12 @@ static enum viewlog_result find_stream(struct viewlog *log, struct request *requ
         s = add_stream(log, log->replicas ? log->replicas : REPLICAS_CLUSTERED, &error);
         if (error == JSStreamReplicasNotSupportedErr && !log->replicas)
             s = add_stream(log, 1, &error);
-        if (error == JSStreamNameExistErr) /* somebody else was faster */
+        /* Somebody else may have been faster, of which the server tells in more than one way. */
+        jsErrCode found_error;
+        if (error != 0 && js_GetStreamInfo(&info, log->js, VIEWLOG_STREAM, NULL, &found_error) == NATS_OK) {
+            jsStreamInfo_Destroy(info);
             s = NATS_OK;
+        }
     }
     if (s == NATS_OK) {
         log->stream_known = true;

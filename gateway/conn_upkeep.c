@@ -49,8 +49,9 @@ static uint32_t quiet_ms(const struct conn *conn)
     return options->ping_interval_ms - (conn->probed ? options->ping_timeout_ms / 2 : 0);
 }
 
-/* False if the client's system has not answered: a ping, which TCP repeats, must tell. */
-static bool is_in_touch(struct conn *conn)
+/* False if the client's system has not answered: a ping, which TCP repeats, must tell. It may wait for so long at most
+ * until it is asked again. */
+static bool is_in_touch(struct conn *conn, int64_t most_ms)
 {
     struct tcp_info info;
     bool asked = conn->probing;
@@ -61,13 +62,15 @@ static bool is_in_touch(struct conn *conn)
     if (asked && !set_probe_after(conn, PROBE_NEVER_S))
         return false;
     if (info.tcpi_last_ack_recv < quiet_ms(conn)) {
-        conn_set_timer(conn, quiet_ms(conn) - info.tcpi_last_ack_recv);
+        int64_t wait_ms = quiet_ms(conn) - info.tcpi_last_ack_recv;
+        conn_set_timer(conn, wait_ms < most_ms ? wait_ms : most_ms);
         return true;
     }
-    if (asked || !set_probe_after(conn, PROBE_NOW_S))
+    int64_t answer_ms = conn->front->options.ping_timeout_ms / 2;
+    if (asked || most_ms <= answer_ms || !set_probe_after(conn, PROBE_NOW_S))
         return false;
     conn->probing = true;
-    conn_set_timer(conn, conn->front->options.ping_timeout_ms / 2);
+    conn_set_timer(conn, answer_ms);
     return true;
 }
 
@@ -75,6 +78,8 @@ void conn_keep_alive(struct conn *conn)
 {
     const struct front_options *options = &conn->front->options;
     int64_t silent_ms = conn_now_ms(conn) - conn->alive_ms;
+    /* Until even a client that the kernel reaches is sent a ping. */
+    int64_t left_ms = PROBED_INTERVALS * (int64_t)options->ping_interval_ms - silent_ms;
 
     if (conn->ping_sent) {
         if (conn->paused && silent_ms < options->ping_timeout_ms)
@@ -87,9 +92,11 @@ void conn_keep_alive(struct conn *conn)
             conn_close_with(conn, CLOSE_PING_TIMEOUT, "no answer to a ping", CAUSE_PING_TIMEOUT);
     } else if (silent_ms < quiet_ms(conn)) {
         conn_set_timer(conn, quiet_ms(conn) - silent_ms);
-    } else if (conn->probed && silent_ms < PROBED_INTERVALS * (int64_t)options->ping_interval_ms && is_in_touch(conn)) {
+    } else if (conn->probed && left_ms > 0 && is_in_touch(conn, left_ms)) {
         return;
     } else {
+        if (conn->probing)
+            conn->probing = !set_probe_after(conn, PROBE_NEVER_S);
         conn->ping_sent = conn->ping_due = true;
         conn_mark_dirty(conn);
         conn_set_timer(conn, options->ping_timeout_ms);
