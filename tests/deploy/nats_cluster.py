@@ -1,7 +1,6 @@
 """NATS servers on loopback with the configurations of deploy/nats, and Signalbox's programs as their users."""
 
-import base64
-import itertools
+import asyncio
 import json
 import os
 import pathlib
@@ -9,9 +8,16 @@ import re
 import socket
 import ssl
 import subprocess
+import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+
+import websockets
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "integration"))
+from cluster import free_port  # noqa: E402
 
 ROOT = pathlib.Path(os.environ.get("SIGNALBOX_ROOT", pathlib.Path(__file__).parents[2]))
 BUILD = pathlib.Path(os.environ.get("SIGNALBOX_BUILD", ROOT / "build"))
@@ -19,21 +25,6 @@ NATS_CONFIGS = ROOT / "deploy" / "nats"
 PASSWORDS = {role: f"p-{role}-{os.urandom(8).hex()}" for role in ("gateway", "shard", "tool", "sys", "route")}
 API_KEY, API_SECRET = "devdeploy", os.urandom(24).hex()
 TIMEOUT_S = 30
-
-
-_ports = itertools.count(int(os.environ.get("SIGNALBOX_PORT", 28900)) + 100)
-
-
-def free_port():
-    """Below the range that the kernel gives to outgoing connections, so that it stays free until it is used."""
-    for port in _ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def wait_for(what, condition, timeout_s=TIMEOUT_S):
@@ -203,47 +194,39 @@ class NatsClient:
         self.socket.close()
 
 
+_loop = asyncio.new_event_loop()
+threading.Thread(target=_loop.run_forever, daemon=True).start()
+
+
 class JsonClient:
-    """Just enough WebSocket to join a room in JSON."""
+    """Joins a room in JSON. Lives on a loop of its own, so that the gateway's pings are answered while a test waits for
+    something else."""
 
     def __init__(self, port, tls=False, host="127.0.0.1"):
         """`tls`: with any certificate."""
-        self.socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
-        if tls:
-            self.socket = ssl._create_unverified_context().wrap_socket(self.socket, server_hostname="localhost")
-        self.stream = self.socket.makefile("rb")
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(("GET /v1/connect HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-                             "Sec-WebSocket-Protocol: signalbox.v1.json\r\n\r\n").encode())
-        self.status = self.stream.readline().decode()
-        while self.stream.readline() not in (b"\r\n", b""):
-            pass
+        context = ssl._create_unverified_context() if tls else None
+
+        async def connect():
+            return await websockets.connect(f"{'wss' if tls else 'ws'}://{host}:{port}/v1/connect", ssl=context, max_queue=None,
+                                            subprotocols=["signalbox.v1.json"], ping_interval=None, open_timeout=TIMEOUT_S)
+        self.socket = self.on_loop(connect())
+
+    @staticmethod
+    def on_loop(work):
+        return asyncio.run_coroutine_threadsafe(work, _loop).result(TIMEOUT_S)
 
     def send(self, message):
-        data = json.dumps(message).encode()
-        size = bytes([0x80 | len(data)]) if len(data) < 126 else bytes([0x80 | 126]) + len(data).to_bytes(2, "big")
-        self.socket.sendall(bytes([0x81]) + size + bytes(4) + data)  # masked with zeroes
-
-    def receive(self):
-        """The next message; control frames are passed over."""
-        while True:
-            head = self.stream.read(2)
-            if len(head) < 2:
-                raise AssertionError("the gateway closed the connection")
-            first, size = head
-            if size == 126:
-                size = int.from_bytes(self.stream.read(2), "big")
-            data = self.stream.read(size)
-            if first & 0x0F == 1:
-                return json.loads(data)
+        self.on_loop(self.socket.send(json.dumps(message)))
 
     def receive_until(self, name):
         while True:
-            message = self.receive()
+            try:
+                message = json.loads(self.on_loop(self.socket.recv()))
+            except websockets.ConnectionClosed as error:
+                raise AssertionError(f"the gateway closed the connection: {error}") from None
             if name in message:
                 return message[name]
 
     def close(self):
-        self.stream.close()
-        self.socket.close()
+        """As a network ends it: without a close frame, so that the session can be resumed."""
+        _loop.call_soon_threadsafe(self.socket.transport.abort)

@@ -26,8 +26,8 @@ TIER_SIZE, TIER_SIZE_LARGE = 2, 4
 PEOPLE = 120
 IMAGE_MAX_BYTES = 20_000_000
 HEALTHY_S, SETTLED_S = 90, 60
-PORT = int(os.environ.get("SIGNALBOX_PORT", 20743))
-PROMETHEUS = Prometheus(PORT + 1)
+PORT, TURN_PORT = cluster.free_port(), cluster.free_port()
+PROMETHEUS = Prometheus(cluster.free_port())
 
 
 class ComposeTest(unittest.TestCase):
@@ -51,7 +51,7 @@ class ComposeTest(unittest.TestCase):
         cls.settings = dict(line.split("=", 1) for line in (state / ".env").read_text().splitlines()
                             if "=" in line and not line.startswith("#"))
         cls.env_file = state / ".env"
-        own = {"SIGNALBOX_PORT": PORT, "PROMETHEUS_PORT": PROMETHEUS.port, "TURN_PORT": PORT + 2, "BASE_IMAGE": base,
+        own = {"SIGNALBOX_PORT": PORT, "PROMETHEUS_PORT": PROMETHEUS.port, "TURN_PORT": TURN_PORT, "BASE_IMAGE": base,
                **{name: TEST_IMAGE for name in ("NATS_IMAGE", "HAPROXY_IMAGE", "COTURN_IMAGE", "PROMETHEUS_IMAGE")},
                "SIGNALBOX_IMAGE": "signalbox-test", "COMPOSE_PROJECT_NAME": "signalbox-test"}
         cls.environment = {**cls.engine.environment, **{name: str(value) for name, value in own.items()}}
@@ -179,7 +179,7 @@ class ComposeTest(unittest.TestCase):
         client.send({"hello": {"token": token, "join": {"room": "turn"}}})
         servers = client.receive_until("helloOk")["iceServers"]
         server = next(each for each in servers if each.get("username"))
-        self.assertTrue(any(f":{PORT + 2}" in url for url in server["urls"]), server)
+        self.assertTrue(any(f":{TURN_PORT}" in url for url in server["urls"]), server)
         turn = self.containers("turn")[0]["Id"]
 
         def relay(password):
