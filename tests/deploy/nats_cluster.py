@@ -212,16 +212,17 @@ class JsonClient:
         self.socket = self.on_loop(connect())
 
     @staticmethod
-    def on_loop(work):
-        return asyncio.run_coroutine_threadsafe(work, _loop).result(TIMEOUT_S)
+    def on_loop(work, timeout_s=TIMEOUT_S):
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), _loop).result()
 
     def send(self, message):
         self.on_loop(self.socket.send(json.dumps(message)))
 
-    def receive_until(self, name):
+    def receive_until(self, name, timeout_s=TIMEOUT_S):
+        """What the next message of this name holds; the others are passed over. TimeoutError: nothing came for so long."""
         while True:
             try:
-                message = json.loads(self.on_loop(self.socket.recv()))
+                message = json.loads(self.on_loop(self.socket.recv(), timeout_s))
             except websockets.ConnectionClosed as error:
                 raise AssertionError(f"the gateway closed the connection: {error}") from None
             if name in message:
