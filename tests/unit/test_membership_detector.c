@@ -1,0 +1,402 @@
+/* Who is heard, who is removed, and who may act. */
+#include "membership_fixture.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A heartbeat of `id` in the membership's own view, through a NATS server, over its bus or its second connection, that
+ * concurs in the removal of `accused` (0: of nobody). */
+static void hear_kind(Signalbox__Cluster__V1__NodeKind kind, const char *id, const char *server, bool second,
+                      uint64_t accused)
+{
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    Signalbox__Cluster__V1__Load load = SIGNALBOX__CLUSTER__V1__LOAD__INIT;
+    Signalbox__Cluster__V1__Concurrence concurrence = SIGNALBOX__CLUSTER__V1__CONCURRENCE__INIT;
+    Signalbox__Cluster__V1__Concurrence *list[1] = {&concurrence};
+    number.generation = membership_view(f.membership)->number.generation;
+    number.seq = membership_view(f.membership)->number.seq;
+    beat.node = (char *)id;
+    beat.incarnation = (uint64_t)id[0];
+    beat.kind = kind;
+    beat.view = beat.settled = &number;
+    beat.nats_server = (char *)server;
+    beat.second = second;
+    beat.load = &load;
+    concurrence.incarnation = accused;
+    beat.concurs = list;
+    beat.n_concurs = accused != 0 ? 1 : 0;
+    membership_heartbeat(f.membership, &beat, f.now_ms);
+}
+
+static void hear_through(const char *id, const char *server, bool second, uint64_t accused)
+{
+    hear_kind(SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD, id, server, second, accused);
+}
+
+static void hear_concurring(const char *id, uint64_t accused)
+{
+    hear_through(id, "N", false, accused);
+}
+
+/* A shard starts beside a view of the shard a, which is silent, and the gateways g and h, of which `accusers` concur in
+ * its removal. Returns when the newcomer appended, counted from its start. */
+static int64_t start_beside_a_silent_shard(int accusers)
+{
+    static const char *const gateways[] = {"g", "h"};
+    int64_t start_ms = f.now_ms;
+    struct view *view = make_view(9, 20, "a");
+    for (int i = 0; i < 2; i++) {
+        struct view_node node = {.incarnation = (uint64_t)gateways[i][0]};
+        snprintf(node.id, sizeof node.id, "%s", gateways[i]);
+        view_put_gateway(view, &node);
+    }
+    begin(NODE_SHARD);
+    membership_start(f.membership, f.now_ms);
+    read_done(view);
+    f.reads_answered = f.reads;
+    while (f.appends == 0 && f.now_ms - start_ms < 30000) {
+        pass(50);
+        if (f.reads > f.reads_answered) {
+            membership_read_done(f.membership, VIEWLOG_FAILED, NULL, f.now_ms);
+            f.reads_answered = f.reads;
+        }
+        for (int i = 0; i < 2; i++)
+            hear_kind(SIGNALBOX__CLUSTER__V1__NODE_KIND__GATEWAY, gateways[i], "N", false, i < accusers ? 'a' : 0);
+    }
+    ck_assert_uint_eq(f.appends, 1);
+    return f.now_ms - start_ms;
+}
+
+START_TEST(a_newcomer_takes_the_place_of_shards_that_have_gone)
+{
+    int64_t took_ms = start_beside_a_silent_shard(2);
+    ck_assert_int_ge(took_ms,
+                     membership_default_times.detector.silence_ms + membership_default_times.detector.notice_ms);
+    ck_assert_int_le(took_ms, 3500);
+    ck_assert_uint_eq(f.expected_seq, 20);
+    ck_assert_uint_eq(f.proposed->number.generation, 9);
+    ck_assert_uint_eq(f.proposed->gateway_count, 2);
+    ck_assert_uint_eq(f.proposed->shard_count, 1);
+    ck_assert_uint_eq(f.proposed->shards[0].incarnation, SELF);
+    ck_assert_uint_eq(f.proposed->shards[0].weight, 70);
+}
+END_TEST
+
+START_TEST(a_newcomer_waits_where_too_few_concur)
+{
+    ck_assert_int_ge(start_beside_a_silent_shard(1), membership_default_times.abandoned_ms);
+    ck_assert_uint_eq(f.proposed->number.generation, WALL_S);
+}
+END_TEST
+
+/* Passes time while `b` stays silent and `a` is heard, concurring from `a_concurs_ms` of silence on. Returns the
+ * silence at which an append was made, or -1. */
+static int64_t silence_of_b(int64_t limit_ms, int64_t a_concurs_ms)
+{
+    int64_t start_ms = f.now_ms;
+    unsigned before = f.appends;
+    while (f.now_ms - start_ms < limit_ms) {
+        pass(50);
+        hear_concurring("a", f.now_ms - start_ms >= a_concurs_ms ? 'b' : 0);
+        if (f.appends > before)
+            return f.now_ms - start_ms;
+    }
+    return -1;
+}
+
+static void join_and_hear_both(void)
+{
+    join(NODE_SHARD); /* ids: a, b, self */
+    hear_concurring("a", 0);
+    hear_concurring("b", 0);
+}
+
+/* ids: self, x, y; the lowest proposes. */
+static void join_as_lowest(void)
+{
+    begin(NODE_SHARD);
+    membership_start(f.membership, f.now_ms);
+    read_done(make_view(9, 20, "xy"));
+    hear("x", 9, 20);
+    hear("y", 9, 20);
+    pass(membership_default_times.listen_ms);
+    membership_append_done(f.membership, VIEWLOG_OK, 21, f.now_ms);
+    assert_state(MEMBERSHIP_ACTIVE);
+    hear_concurring("x", 0);
+    hear_concurring("y", 0);
+}
+
+START_TEST(who_is_silent_is_removed_after_a_notice_by_a_quorum)
+{
+    join_as_lowest();
+    int64_t start_ms = f.now_ms;
+    unsigned before = f.appends;
+    /* y is heard and concurs in the removal of x, which is silent. */
+    while (f.appends == before && f.now_ms - start_ms < 10000) {
+        pass(50);
+        hear_concurring("y", f.now_ms - start_ms >= membership_default_times.detector.silence_ms ? 'x' : 0);
+    }
+    int64_t took_ms = f.now_ms - start_ms;
+    ck_assert_int_ge(took_ms,
+                     membership_default_times.detector.silence_ms + membership_default_times.detector.notice_ms);
+    ck_assert_int_le(took_ms, 3500);
+    ck_assert_ptr_null(view_find_shard(f.proposed, "x"));
+    ck_assert_ptr_nonnull(view_find_shard(f.proposed, "y"));
+    ck_assert_ptr_nonnull(view_find_shard(f.proposed, "self"));
+    ck_assert_uint_gt(f.probes, 0);
+}
+END_TEST
+
+START_TEST(who_has_no_subscription_is_removed_sooner)
+{
+    join_as_lowest();
+    int64_t start_ms = f.now_ms;
+    unsigned before = f.appends;
+    while (f.appends == before && f.now_ms - start_ms < 10000) {
+        pass(20);
+        hear_concurring("y", f.now_ms - start_ms >= 420 ? 'x' : 0);
+        if (f.now_ms - start_ms >= 400)
+            membership_gone(f.membership, 'x', f.now_ms);
+    }
+    ck_assert_int_ge(f.now_ms - start_ms, membership_default_times.detector.gone_ms);
+    ck_assert_int_le(f.now_ms - start_ms, 1000);
+    ck_assert_ptr_null(view_find_shard(f.proposed, "x"));
+}
+END_TEST
+
+/* x falls silent; y, on server N, is heard and concurs whenever it may. Returns after what silence x is removed, or -1;
+ * `second` is the server over which x is heard all the while, or NULL. */
+static int64_t silence_of_x(const char *second)
+{
+    int64_t start_ms = f.now_ms;
+    unsigned before = f.appends;
+    f.reads_answered = f.reads;
+    while (f.appends == before && f.now_ms - start_ms < 10000) {
+        pass(50);
+        if (f.reads > f.reads_answered) { /* by the poll */
+            membership_read_done(f.membership, VIEWLOG_FAILED, NULL, f.now_ms);
+            f.reads_answered = f.reads;
+        }
+        if (second != NULL)
+            hear_through("x", second, true, 0);
+        hear_through("y", "N", false, f.now_ms - start_ms >= membership_default_times.detector.silence_ms ? 'x' : 0);
+    }
+    ck_assert(f.appends == before || view_find_shard(f.proposed, "x") == NULL);
+    return f.appends == before ? -1 : f.now_ms - start_ms;
+}
+
+START_TEST(who_may_have_lost_its_server_gets_patience)
+{
+    join_as_lowest();
+    hear_through("x", "X", false, 0); /* nobody else is there */
+    ck_assert_int_ge(silence_of_x(NULL), membership_default_times.detector.patience_ms);
+}
+END_TEST
+
+START_TEST(who_is_silent_on_both_connections_gets_none)
+{
+    join_as_lowest();
+    hear_through("x", "N", true, 0);
+    hear_through("x", "X", false, 0);
+    int64_t took_ms = silence_of_x(NULL);
+    ck_assert_int_ge(took_ms,
+                     membership_default_times.detector.silence_ms + membership_default_times.detector.notice_ms);
+    ck_assert_int_le(took_ms, 3500);
+}
+END_TEST
+
+START_TEST(who_is_heard_over_its_second_connection_gets_patience)
+{
+    join_as_lowest();
+    hear_through("x", "N", false, 0); /* others are heard through its server */
+    ck_assert_int_ge(silence_of_x("S"), membership_default_times.detector.patience_ms);
+}
+END_TEST
+
+/* Two servers may have ended at once. */
+START_TEST(who_may_have_lost_both_its_servers_gets_patience)
+{
+    join_as_lowest();
+    hear_through("x", "S", true, 0);
+    hear_through("x", "X", false, 0);
+    ck_assert_int_ge(silence_of_x(NULL), membership_default_times.detector.patience_ms);
+}
+END_TEST
+
+START_TEST(a_second_connection_that_had_ended_before_says_nothing)
+{
+    join_as_lowest();
+    hear_through("x", "N", true, 0);
+    for (int i = 0; i < 30; i++) {
+        pass(50);
+        hear_through("x", "X", false, 0);
+        hear_through("y", "N", false, 0);
+    }
+    ck_assert_int_ge(silence_of_x(NULL), membership_default_times.detector.patience_ms);
+}
+END_TEST
+
+START_TEST(a_single_accuser_among_three_removes_nobody)
+{
+    join_as_lowest();
+    unsigned before = f.appends;
+    for (unsigned i = 0; i < 80; i++) {
+        pass(50);
+        hear_concurring("y", 0); /* y still hears x */
+    }
+    ck_assert_uint_eq(f.appends, before);
+}
+END_TEST
+
+START_TEST(it_does_not_propose_while_a_lower_id_lives)
+{
+    join_and_hear_both();
+    ck_assert_int_eq(silence_of_b(6000, 1000), -1);
+}
+END_TEST
+
+START_TEST(who_hears_too_few_may_not_act_until_an_append_lists_it)
+{
+    join_and_hear_both();
+    pass(100);
+    ck_assert(membership_may_act(f.membership, f.now_ms));
+    unsigned before = f.appends;
+    pass(membership_default_times.detector.fence_ms + 300); /* nobody is heard */
+    ck_assert(!membership_may_act(f.membership, f.now_ms));
+    ck_assert_uint_gt(f.appends, before);
+    ck_assert_ptr_nonnull(view_find_shard(f.proposed, "self"));
+    membership_append_done(f.membership, VIEWLOG_OK, 22, f.now_ms);
+    ck_assert(membership_may_act(f.membership, f.now_ms));
+}
+END_TEST
+
+START_TEST(who_was_asleep_may_not_act)
+{
+    join_and_hear_both();
+    pass(100);
+    ck_assert(membership_may_act(f.membership, f.now_ms));
+    f.now_ms += 10000; /* stopped and continued; old heartbeats wait in its buffers */
+    ck_assert(!membership_may_act(f.membership, f.now_ms));
+    hear_concurring("a", 0);
+    hear_concurring("b", 0);
+    ck_assert(!membership_may_act(f.membership, f.now_ms));
+}
+END_TEST
+
+START_TEST(who_hears_itself_accused_may_not_act)
+{
+    join_and_hear_both();
+    for (unsigned i = 0; i < 40; i++) { /* beyond what the join's own append proves */
+        pass(50);
+        hear_concurring("a", 0);
+        hear_concurring("b", 0);
+    }
+    ck_assert(membership_may_act(f.membership, f.now_ms));
+    hear_concurring("a", SELF);
+    ck_assert(membership_may_act(f.membership, f.now_ms)); /* two of three do not */
+    hear_concurring("b", SELF);
+    ck_assert(!membership_may_act(f.membership, f.now_ms));
+}
+END_TEST
+
+static void hear_sent(const char *id, int64_t sent_ms)
+{
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
+    number.generation = membership_view(f.membership)->number.generation;
+    number.seq = membership_view(f.membership)->number.seq;
+    beat.node = (char *)id;
+    beat.incarnation = (uint64_t)id[0];
+    beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
+    beat.view = beat.settled = &number;
+    beat.sent_ms = sent_ms;
+    membership_heartbeat(f.membership, &beat, f.now_ms);
+}
+
+/* What waited in a server that stood still proved a majority that had long removed it. */
+START_TEST(a_heartbeat_counts_from_when_it_was_sent)
+{
+    const int64_t ahead_ms = 700000; /* of the others' clocks */
+    join_and_hear_both();
+    for (unsigned i = 0; i < 40; i++) {
+        pass(50);
+        hear_sent("a", f.now_ms + ahead_ms);
+        hear_sent("b", f.now_ms + ahead_ms);
+    }
+    ck_assert(membership_may_act(f.membership, f.now_ms));
+    int64_t last_ms = f.now_ms;
+    while (membership_may_act(f.membership, f.now_ms) && f.now_ms < last_ms + 5000) {
+        pass(50);
+        hear_sent("a", last_ms + ahead_ms + 1);
+        hear_sent("b", last_ms + ahead_ms + 1);
+    }
+    ck_assert_int_ge(f.now_ms - last_ms, membership_default_times.detector.fence_ms);
+    ck_assert_int_le(f.now_ms - last_ms, membership_default_times.detector.fence_ms + 100);
+}
+END_TEST
+
+/* It counted from the view on that listed it, which may itself have come late. */
+START_TEST(whoever_was_never_heard_is_no_part_of_a_majority)
+{
+    join_and_hear_both();
+    mark_self();
+    f.reads_answered = f.reads;
+    pass_heard(2000, true); /* beyond what the join's own append proves */
+    ck_assert(membership_may_act(f.membership, f.now_ms));
+    struct view *view = view_copy(membership_view(f.membership));
+    view->number.seq++;
+    for (char c = 'c'; c <= 'f'; c++) {
+        struct view_node node = {.id = {c}, .incarnation = (uint64_t)c, .weight = 1, .full_weight = 1};
+        view_put_shard(view, &node);
+    }
+    learn(view); /* 7 shards, of which 3 have been heard */
+    ck_assert(!membership_may_act(f.membership, f.now_ms));
+}
+END_TEST
+
+START_TEST(the_times_are_checked_against_each_other)
+{
+    struct membership_times times = membership_default_times;
+    const char *key = NULL;
+    ck_assert_ptr_null(membership_times_problem(&times, &key));
+    times.detector.fence_ms = times.detector.notice_ms; /* nothing would be left for news that is late */
+    ck_assert_ptr_nonnull(membership_times_problem(&times, &key));
+    ck_assert_str_eq(key, "notice_ms");
+    times = membership_default_times;
+    times.heartbeat_ms = 400;
+    ck_assert_ptr_nonnull(membership_times_problem(&times, &key));
+    ck_assert_str_eq(key, "silence_ms");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("membership_detector");
+    TCase *tcase = tcase_create("membership_detector");
+
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, a_newcomer_takes_the_place_of_shards_that_have_gone);
+    tcase_add_test(tcase, a_newcomer_waits_where_too_few_concur);
+    tcase_add_test(tcase, who_is_silent_is_removed_after_a_notice_by_a_quorum);
+    tcase_add_test(tcase, who_has_no_subscription_is_removed_sooner);
+    tcase_add_test(tcase, who_may_have_lost_its_server_gets_patience);
+    tcase_add_test(tcase, who_is_silent_on_both_connections_gets_none);
+    tcase_add_test(tcase, who_is_heard_over_its_second_connection_gets_patience);
+    tcase_add_test(tcase, who_may_have_lost_both_its_servers_gets_patience);
+    tcase_add_test(tcase, a_second_connection_that_had_ended_before_says_nothing);
+    tcase_add_test(tcase, a_single_accuser_among_three_removes_nobody);
+    tcase_add_test(tcase, it_does_not_propose_while_a_lower_id_lives);
+    tcase_add_test(tcase, who_hears_too_few_may_not_act_until_an_append_lists_it);
+    tcase_add_test(tcase, who_was_asleep_may_not_act);
+    tcase_add_test(tcase, who_hears_itself_accused_may_not_act);
+    tcase_add_test(tcase, a_heartbeat_counts_from_when_it_was_sent);
+    tcase_add_test(tcase, whoever_was_never_heard_is_no_part_of_a_majority);
+    tcase_add_test(tcase, the_times_are_checked_against_each_other);
+    suite_add_tcase(suite, tcase);
+
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
