@@ -120,6 +120,12 @@ void fixture_close(struct fixture *fixture)
     free(fixture->sent);
 }
 
+void fixture_reopen(struct fixture *fixture, const struct shard_options *options)
+{
+    fixture_close(fixture);
+    fixture_open(fixture, options);
+}
+
 void fixture_flush(struct fixture *fixture)
 {
     while (fixture->flush_wanted) {
@@ -286,6 +292,38 @@ const Ack *person_resume(struct fixture *fixture, struct person *person, int gat
     return ack_of(fixture, since, person);
 }
 
+const Ack *person_resume_at(struct fixture *fixture, struct person *person, int gateway, const struct epoch *epoch,
+                            uint64_t seq)
+{
+    size_t since = fixture->sent_count;
+    Signalbox__Cluster__V1__Epoch last = epoch_to_proto(epoch);
+    person->gateway = gateway;
+    person->connection += 1000000;
+    State *state = person_state(person, RESUME, ATTACHED);
+    state->token_bind_generation = person->bind_generation;
+    state->last_epoch = &last;
+    state->last_seq = seq;
+    send_state(fixture, person, state);
+    const Item *item = sent_item(fixture, since, gateway, BODY(SESSION_ACK), 0);
+    person->bind_generation = item->session_ack->bind_generation;
+    return item->session_ack;
+}
+
+void person_end(struct fixture *fixture, struct person *person, Signalbox__V1__LeaveReason reason)
+{
+    person->version++;
+    State *state = person_state(person, HOLD, DEPARTED);
+    state->reason = reason;
+    send_state(fixture, person, state);
+}
+
+void assert_refused(const Ack *ack, int code, int reason, int action)
+{
+    ck_assert_int_eq(ack->code, code);
+    ck_assert_int_eq(ack->reason, reason);
+    ck_assert_int_eq(ack->action, action);
+}
+
 const Item *sent_item(const struct fixture *fixture, size_t since, int gateway, int body_case, int n)
 {
     for (size_t i = since; i < fixture->sent_count; i++) {
@@ -302,6 +340,14 @@ int sent_count(const struct fixture *fixture, size_t since, int gateway, int bod
     while (sent_item(fixture, since, gateway, body_case, n) != NULL)
         n++;
     return n;
+}
+
+const Signalbox__Cluster__V1__SessionCommand *close_command(const struct fixture *fixture, size_t since, int gateway)
+{
+    const Item *item = sent_item(fixture, since, gateway, BODY(SESSION_COMMAND), 0);
+    ck_assert_ptr_nonnull(item);
+    ck_assert_int_eq(item->session_command->command_case, SIGNALBOX__CLUSTER__V1__SESSION_COMMAND__COMMAND_CLOSE);
+    return item->session_command;
 }
 
 const Signalbox__V1__ServerMessage *unpack_message(struct fixture *fixture, ProtobufCBinaryData bytes)

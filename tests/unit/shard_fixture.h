@@ -58,6 +58,8 @@ void fixture_open(struct fixture *fixture, const struct shard_options *options);
 /* A new owner that knows nothing, in a newer view. */
 void fixture_restart(struct fixture *fixture);
 void fixture_close(struct fixture *fixture);
+/* Another fixture in its place. */
+void fixture_reopen(struct fixture *fixture, const struct shard_options *options);
 /* Lets time pass in steps of a millisecond at most, flushing whenever the shard wants it. */
 void fixture_advance(struct fixture *fixture, int64_t ms);
 void fixture_flush(struct fixture *fixture);
@@ -75,10 +77,18 @@ const Ack *person_join(struct fixture *fixture, struct person *person);
 const Ack *person_hold(struct fixture *fixture, struct person *person, int state);
 /* From another connection, with the token of `token_generation`. */
 const Ack *person_resume(struct fixture *fixture, struct person *person, int gateway, uint64_t token_generation);
+/* ... with the newest token, having seen everything up to `seq` of an epoch. */
+const Ack *person_resume_at(struct fixture *fixture, struct person *person, int gateway, const struct epoch *epoch,
+                            uint64_t seq);
+/* Departs for a cause. */
+void person_end(struct fixture *fixture, struct person *person, Signalbox__V1__LeaveReason reason);
+void assert_refused(const Ack *ack, int code, int reason, int action);
 
 /* The n-th item of a kind that was sent since `since`, to a gateway (-1: to any); NULL if there are not so many. */
 const Item *sent_item(const struct fixture *fixture, size_t since, int gateway, int body_case, int n);
 int sent_count(const struct fixture *fixture, size_t since, int gateway, int body_case);
+/* The first command to a gateway, which must close a session. */
+const Signalbox__Cluster__V1__SessionCommand *close_command(const struct fixture *fixture, size_t since, int gateway);
 const Signalbox__V1__ServerMessage *unpack_message(struct fixture *fixture, ProtobufCBinaryData bytes);
 /* The n-th batch of room events to a gateway since `since`; NULL if there are not so many. */
 const Events *sent_events(struct fixture *fixture, size_t since, int gateway, int n);
