@@ -442,9 +442,9 @@ START_TEST(a_new_owner_is_told_of_who_left_in_the_eyes_of_one_client)
 }
 END_TEST
 
-START_TEST(a_join_says_where_others_here_stand)
+/* What is said of a client that asks to join the room. */
+static const State *join_of_cat(void)
 {
-    fixture_next_owner(&f);
     int cat = connect_client(&f);
     char *token = mint(&f, "cat", "r", NULL);
     Join join = SIGNALBOX__V1__JOIN__INIT;
@@ -452,6 +452,14 @@ START_TEST(a_join_says_where_others_here_stand)
     free(token);
     const State *state = newest_state(&f);
     ck_assert_int_eq((int)state->intent, JOIN);
+    ck_assert_str_eq(state->participant->identity, "cat");
+    return state;
+}
+
+START_TEST(a_join_says_where_others_here_stand)
+{
+    fixture_next_owner(&f);
+    const State *state = join_of_cat();
     ck_assert_ptr_nonnull(state->last_epoch);
     ck_assert_uint_eq(state->last_seq, start);
 }
@@ -462,14 +470,7 @@ START_TEST(a_join_says_nothing_of_who_has_left)
 {
     disconnect_client(&f, ann, true);
     disconnect_client(&f, bob, true); /* neither has been acknowledged */
-    int cat = connect_client(&f);
-    char *token = mint(&f, "cat", "r", NULL);
-    Join join = SIGNALBOX__V1__JOIN__INIT;
-    hello_token(&f, cat, token, &join);
-    free(token);
-    const State *state = newest_state(&f);
-    ck_assert_int_eq((int)state->intent, JOIN);
-    ck_assert_str_eq(state->participant->identity, "cat");
+    const State *state = join_of_cat();
     ck_assert_ptr_null(state->last_epoch);
 }
 END_TEST
