@@ -11,7 +11,6 @@
 
 enum {
     UPGRADE_TIMEOUT_MS = 10000,
-    FORWARDED_VALUES_MAX = 16,
     DEMO_TOKEN_TTL_S = 12 * 3600,
     DEMO_IDENTITY_DIGITS = 10,
     DEMO_NAME_MAX = 128,
@@ -154,7 +153,6 @@ static enum ws_handshake_result check_handshake(const struct front *front, h2o_r
 /* A connection from a proxy of ours counts against the client behind it. */
 static bool enter_forwarded(struct conn *conn, h2o_req_t *req)
 {
-    struct ws_slice values[FORWARDED_VALUES_MAX];
     size_t count = 0;
     const char *name = forwarded_header_name(conn->front->options.forwarded_form);
     struct sockaddr_storage peername;
@@ -165,8 +163,9 @@ static bool enter_forwarded(struct conn *conn, h2o_req_t *req)
     if (req->conn->callbacks->get_peername(req->conn, (struct sockaddr *)&peername) == 0 ||
         !net_address_from_sockaddr((struct sockaddr *)&peername, &address))
         return true;
-    for (ssize_t at = -1;
-         count < FORWARDED_VALUES_MAX && (at = h2o_find_header_by_str(&req->headers, name, strlen(name), at)) != -1;)
+    /* All of them: the last is our own proxy's, whatever number of its own a client has sent before. */
+    struct ws_slice *values = h2o_mem_alloc_pool(&req->pool, (req->headers.size + 1) * sizeof(*values));
+    for (ssize_t at = -1; (at = h2o_find_header_by_str(&req->headers, name, strlen(name), at)) != -1;)
         values[count++] = slice_of(req->headers.entries[at].value);
     address = forwarded_client(&address, &conn->front->trusted, conn->front->options.forwarded_form, values, count);
     return net_blocks_contain(&conn->front->trusted, &address) || conn_enter(conn, &address);

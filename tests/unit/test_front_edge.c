@@ -167,6 +167,34 @@ START_TEST(clients_behind_a_trusted_proxy)
 }
 END_TEST
 
+/* The proxy adds a line of its own, as HAProxy does; the client had sent as many as it liked. */
+static void script_forwarded_lines(void)
+{
+    struct ws_client *first = ws_client_dial(front_port(front)), *second = ws_client_dial(front_port(front));
+    char lines[2][20 * 36 + 64];
+    for (int i = 0; i < 2; i++) {
+        size_t size = 0;
+        for (int n = 0; n < 20; n++)
+            size += (size_t)snprintf(lines[i] + size, sizeof(lines[i]) - size, "X-Forwarded-For: 203.0.113.%d\r\n", i);
+        snprintf(lines[i] + size, sizeof(lines[i]) - size, "X-Forwarded-For: 198.51.100.1\r\n");
+    }
+    const char *response = ws_client_request(first, ws_client_upgrade_request("/v1/connect", JSON, lines[0]));
+    ck_assert_int_eq(strncmp(response + 9, "101", 3), 0);
+    response = ws_client_request(second, ws_client_upgrade_request("/v1/connect", JSON, lines[1]));
+    ck_assert_int_eq(strncmp(response + 9, "429", 3), 0);
+    ws_client_close(&second);
+    leave(first);
+}
+
+START_TEST(a_client_cannot_bury_the_address_that_its_proxy_adds)
+{
+    options.tls = false;
+    options.trusted_proxies = &loopback_proxies;
+    options.connections_per_address = 1;
+    run(script_forwarded_lines);
+}
+END_TEST
+
 #define PROXY_FROM(last) "\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc6\x33\x64" last "\x7f\x00\x00\x01\x30\x39\x01\xbb"
 
 static void script_proxy(void)
@@ -391,6 +419,7 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, connections_per_address);
     tcase_add_test(tcase, handshakes_per_address);
     tcase_add_test(tcase, clients_behind_a_trusted_proxy);
+    tcase_add_test(tcase, a_client_cannot_bury_the_address_that_its_proxy_adds);
     tcase_add_test(tcase, proxy_protocol_before_tls);
     tcase_add_test(tcase, proxy_protocol_from_a_stranger);
     tcase_add_loop_test(tcase, ticket_is_good_at_another_gateway, 0, 2);
