@@ -347,6 +347,7 @@ class BadInputTest(ClusterCase):
             ("no body", {}, pb.UNKNOWN_MESSAGE),
             ("agent_join elsewhere", {"agent_join": pb.AgentJoin()}, pb.UNKNOWN_MESSAGE),
         ]
+        await bob.until(lambda: len(bob.roster[ann.sid].tracks) == len(full))
         roster = pb.Participant()
         roster.CopyFrom(bob.roster[ann.sid])
         for name, body, code in cases:
