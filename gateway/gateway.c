@@ -119,7 +119,7 @@ bool gateway_ready(const struct gateway *gateway, struct refusal *ret_refusal)
         detail = "this gateway has lost the cluster's message bus";
     else if (gateway->view == NULL || gateway->view->shard_count == 0)
         detail = "the cluster has no shards yet";
-    else if (view_find_incarnation(gateway->view, NODE_GATEWAY, gateway->options.self.incarnation) == NULL)
+    else if (!gateway->reached)
         detail = "this gateway is not in the cluster's view yet"; /* shards would not listen to it */
     if (detail == NULL)
         return true;
@@ -355,39 +355,6 @@ bool gateway_leave_by_token(struct gateway *gateway, const char *text, size_t si
 
 /* --- the cluster ------------------------------------------------------------------------------------------------- */
 
-void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms)
-{
-    struct view *old = gateway->view;
-    struct view_number since = old != NULL ? old->number : (struct view_number){0, 0};
-    history_add(&gateway->history, view);
-    if (old != NULL && view_number_compare(view->number, since) < 0)
-        return; /* one that was missed: it tells who owned what */
-    gateway->view = view_ref(view);
-    revocations_view(&gateway->revocations, old, view, gateway->options.self.incarnation, now_ms);
-    view_unref(&old);
-    struct gw_room *room, *next;
-    HASH_ITER(hh, gateway->rooms, room, next)
-        handover_view(room, since, now_ms);
-    resync_begin(gateway, now_ms);
-}
-
-struct view_number gateway_reported(struct gateway *gateway)
-{
-    if (gateway->reporting_count == 0 && gateway->view != NULL)
-        gateway->reported = gateway->view->number;
-    return gateway->reported;
-}
-
-void gateway_rename(struct gateway *gateway, const struct node_address *self)
-{
-    gateway->options.self = *self;
-    struct session *session, *next;
-    HASH_ITER(hh_connection, gateway->sessions, session, next) {
-        session_report(session);
-    }
-    resync_begin(gateway, gateway->wheel->now_ms);
-}
-
 static void tell_degraded(struct gateway *gateway, bool degraded)
 {
     Signalbox__V1__ServerMessage message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
@@ -421,19 +388,74 @@ static void add_to_resync(struct gateway *gateway, const struct node_address *sh
     }
 }
 
+static bool is_listed(const struct gateway *gateway)
+{
+    return gateway->view != NULL &&
+           view_find_incarnation(gateway->view, NODE_GATEWAY, gateway->options.self.incarnation) != NULL;
+}
+
+/* Shards hear this gateway while it has the bus and is in their view. What was said before reached nobody. */
+static void follow_reach(struct gateway *gateway, int64_t now_ms)
+{
+    bool reached = gateway->bus_up && is_listed(gateway);
+    if (gateway->reached == reached)
+        return;
+    gateway->reached = reached;
+    if (reached) {
+        struct session *session, *next;
+        HASH_ITER(hh_connection, gateway->sessions, session, next) {
+            resync_drop_session(session);
+        }
+        /* Links show what was lost meanwhile; asking at once is faster than waiting for them. */
+        for (size_t i = 0; i < gateway->view->shard_count; i++) {
+            struct node_address shard = view_node_address(NODE_SHARD, &gateway->view->shards[i]);
+            add_to_resync(gateway, &shard);
+            revocations_ask(&gateway->revocations, &shard);
+        }
+        resync_begin(gateway, now_ms);
+    }
+    tell_degraded(gateway, !reached);
+}
+
+void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms)
+{
+    struct view *old = gateway->view;
+    struct view_number since = old != NULL ? old->number : (struct view_number){0, 0};
+    history_add(&gateway->history, view);
+    if (old != NULL && view_number_compare(view->number, since) < 0)
+        return; /* one that was missed: it tells who owned what */
+    gateway->view = view_ref(view);
+    revocations_view(&gateway->revocations, old, view, gateway->options.self.incarnation, now_ms);
+    view_unref(&old);
+    struct gw_room *room, *next;
+    HASH_ITER(hh, gateway->rooms, room, next)
+        handover_view(room, since, now_ms);
+    resync_begin(gateway, now_ms);
+    follow_reach(gateway, now_ms);
+}
+
+struct view_number gateway_reported(struct gateway *gateway)
+{
+    if (gateway->reporting_count == 0 && gateway->view != NULL)
+        gateway->reported = gateway->view->number;
+    return gateway->reported;
+}
+
+void gateway_rename(struct gateway *gateway, const struct node_address *self)
+{
+    gateway->options.self = *self;
+    struct session *session, *next;
+    HASH_ITER(hh_connection, gateway->sessions, session, next) {
+        session_report(session);
+    }
+    resync_begin(gateway, gateway->wheel->now_ms);
+    follow_reach(gateway, gateway->wheel->now_ms);
+}
+
 void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms)
 {
-    if (gateway->bus_up == up)
-        return;
     gateway->bus_up = up;
-    tell_degraded(gateway, !up);
-    /* Links show what was lost meanwhile; asking at once is faster than waiting for them. */
-    for (size_t i = 0; up && gateway->view != NULL && i < gateway->view->shard_count; i++) {
-        struct node_address shard = view_node_address(NODE_SHARD, &gateway->view->shards[i]);
-        add_to_resync(gateway, &shard);
-        revocations_ask(&gateway->revocations, &shard);
-    }
-    resync_begin(gateway, now_ms);
+    follow_reach(gateway, now_ms);
 }
 
 void gateway_gap(struct gateway *gateway, const struct node_address *from, int64_t now_ms)

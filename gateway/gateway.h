@@ -151,6 +151,7 @@ void gateway_view(struct gateway *gateway, struct view *view, int64_t now_ms);
 struct view_number gateway_reported(struct gateway *gateway);
 /* This gateway goes on as another incarnation: it reports all of its sessions. */
 void gateway_rename(struct gateway *gateway, const struct node_address *self);
+/* Clients are told `degraded` while the bus is lost or this gateway is not in the view. */
 void gateway_bus(struct gateway *gateway, bool up, int64_t now_ms);
 void gateway_item(struct gateway *gateway, const struct node_address *from, const Signalbox__Cluster__V1__Item *item,
                   int64_t now_ms);

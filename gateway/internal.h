@@ -201,6 +201,7 @@ struct gateway {
     struct view *view;
     struct history history;
     bool bus_up;
+    bool reached; /* shards hear it: it has the bus and is in the view */
     bool draining;
     enum shed_level shed;
     uint64_t connection_counter;

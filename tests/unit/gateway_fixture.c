@@ -84,6 +84,7 @@ void fixture_open(struct fixture *fixture, const struct gateway_limits *limits)
         gateway_new(&fixture->options, fixture->keyring, &fixture->token_keys, &fixture->wheel, &actions, fixture);
     gateway_bus(fixture->gateway, true, fixture->now_ms);
     fixture_next_owner(fixture);
+    fixture->sent_count = 0; /* but for what it has asked on its arrival */
 }
 
 void fixture_close(struct fixture *fixture)

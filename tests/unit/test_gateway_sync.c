@@ -675,6 +675,32 @@ START_TEST(a_bus_that_comes_and_goes)
 }
 END_TEST
 
+/* Removed while it could not be heard. With the bus alone it is not back: shards listen to those in their view. */
+START_TEST(a_gateway_that_was_removed_is_back_with_the_view_that_lists_it)
+{
+    struct node_address self = f.options.self;
+    self.incarnation++;
+    gateway_bus(f.gateway, false, f.now_ms);
+    gateway_rename(f.gateway, &self);
+    gateway_bus(f.gateway, true, f.now_ms);
+    fixture_advance(&f, 5000); /* what it says goes nowhere, so that it says it less and less often */
+    ck_assert(received(&f, 0, ann, BODY(DEGRADED), 0)->degraded->degraded);
+    ck_assert_ptr_null(received(&f, 0, ann, BODY(DEGRADED), 1));
+    size_t since = f.sent_count;
+    struct view *view = view_copy(f.view);
+    struct view_node node = {.incarnation = self.incarnation};
+    memcpy(node.id, self.id, sizeof node.id);
+    view->number.seq++;
+    view_put_gateway(view, &node);
+    gateway_view(f.gateway, view, f.now_ms);
+    view_unref(&view);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), 2);
+    ck_assert(!received(&f, 0, ann, BODY(DEGRADED), 1)->degraded->degraded);
+    struct refusal refusal;
+    ck_assert(gateway_ready(f.gateway, &refusal));
+}
+END_TEST
+
 /* A gateway of thousands, all of whom a new owner must be told of. */
 START_TEST(a_resync_is_paced_by_its_acknowledgements)
 {
@@ -743,6 +769,7 @@ int main(void)
     tcase_add_test(tcase, not_owner_is_told_again_or_waits);
     tcase_add_test(tcase, where_all_shards_are_full_only_known_rooms_are_joined);
     tcase_add_test(tcase, a_bus_that_comes_and_goes);
+    tcase_add_test(tcase, a_gateway_that_was_removed_is_back_with_the_view_that_lists_it);
     tcase_add_test(tcase, a_resync_is_paced_by_its_acknowledgements);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
