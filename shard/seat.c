@@ -203,12 +203,14 @@ void seat_joined(const struct binding *binding)
     binding_ack_bound(binding, member, true);
 }
 
-/* Made since the session was bound last: after everything that knew of it was lost, somebody was quicker to come. */
+/* Made since the session was bound last: after everything that knew of it was lost, somebody was quicker to come. The
+ * wall clock may have been set back since: then nobody is younger, and who cannot resume joins anew. */
 static bool is_younger(const struct binding *binding, const struct room *room)
 {
     const struct shard *shard = binding->shard;
-    return shard->actions.wall_ms(shard->ctx) - room->created_at_ms <
-           binding_window_ms(binding->state->resume_window_ms);
+    int64_t window_ms = binding_window_ms(binding->state->resume_window_ms);
+    int64_t age_ms = shard->actions.wall_ms(shard->ctx) - room->created_at_ms;
+    return age_ms > -window_ms && age_ms < window_ms;
 }
 
 void seat_resumed(const struct binding *binding)

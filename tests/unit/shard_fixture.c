@@ -53,7 +53,8 @@ static void set_marker(void *ctx, struct view_number marker, int64_t now_ms)
 
 static int64_t wall_ms(void *ctx)
 {
-    return (int64_t)WALL_MS * 1000 + ((struct fixture *)ctx)->now_ms;
+    const struct fixture *fixture = ctx;
+    return (int64_t)WALL_MS * 1000 + fixture->now_ms + fixture->wall_step_ms;
 }
 
 static void open_shard(struct fixture *fixture, uint64_t incarnation)

@@ -30,6 +30,7 @@ struct fixture {
     struct view_number markers[FIXTURE_PEERS]; /* of other shards, by incarnation */
     struct view_number marker;                 /* this shard's */
     int64_t now_ms;
+    int64_t wall_step_ms; /* by which somebody has set the wall clock */
     bool flush_wanted;
     struct sent *sent;
     size_t sent_count;

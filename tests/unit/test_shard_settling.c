@@ -77,6 +77,23 @@ START_TEST(a_young_room_takes_back_whom_nobody_knows_and_settles)
 }
 END_TEST
 
+START_TEST(a_clock_that_is_set_back_makes_no_room_young)
+{
+    struct person ann = person_make("ann", "r", 0), bob = person_make("bob", "r", 1), dan = person_make("dan", "r", 1);
+    person_join(&fixture, &bob);
+    fixture_advance(&fixture, 31000);
+    fixture.wall_step_ms = -3600000;
+    assert_refused(person_resume(&fixture, &ann, 0, 1), CODE(NOT_FOUND), REASON(SESSION_GONE), ACTION(REJOIN));
+    /* Nor do windows depend on it. */
+    person_join(&fixture, &dan);
+    person_hold(&fixture, &dan, DETACHED);
+    fixture.wall_step_ms = 3600000;
+    fixture_advance(&fixture, 29000);
+    ck_assert_uint_eq(shard_stats(fixture.shard).participants, 2);
+    ck_assert_int_eq(person_resume(&fixture, &dan, 0, 1)->code, CODE(OK));
+}
+END_TEST
+
 /* Bob's gateway has told its clients that Ann left; Ann's gateway never heard of it. */
 static void report_departure(const struct person *bob, const struct person *ann)
 {
@@ -296,6 +313,7 @@ int main(void)
     tcase_add_checked_fixture(tests, open_fixture, close_fixture);
     tcase_add_test(tests, a_new_owner_puts_a_room_together_and_settles_it);
     tcase_add_test(tests, a_young_room_takes_back_whom_nobody_knows_and_settles);
+    tcase_add_test(tests, a_clock_that_is_set_back_makes_no_room_young);
     tcase_add_test(tests, who_has_left_in_the_eyes_of_others_does_not_come_back);
     tcase_add_test(tests, a_room_that_a_gateway_knew_is_not_new_to_an_owner_that_does_not);
     tcase_add_test(tests, a_room_that_settles_empty_goes);
