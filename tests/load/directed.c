@@ -89,9 +89,21 @@ void directed_repeat_all(struct participant *participant)
     for (unsigned seat = 0; seat < participant->room->size; seat++) {
         struct link *link = &participant->links[seat];
         link->resends = 0;
+        link->overdue = false;
         resend(participant, seat);
         set_resend(participant, link, now_ms);
     }
+}
+
+void directed_return(struct participant *participant)
+{
+    directed_repeat_all(participant);
+    participant->ack_ms = clock_mono_ms();
+    for (unsigned seat = 0; seat < participant->room->size; seat++) {
+        struct link *link = &participant->links[seat];
+        link->owes_ack |= link->present && !link->ended && link->received > 0;
+    }
+    participant_arm(participant, participant->ack_ms);
 }
 
 static void acknowledge(struct participant *participant, struct link *link)
@@ -120,6 +132,7 @@ int64_t directed_upkeep(struct participant *participant, int64_t now_ms)
             acknowledge(participant, link);
         if (link->resend_ms != 0 && link->resend_ms <= now_ms) {
             link->resends += link->resends < DOUBLINGS_MAX;
+            link->overdue = true;
             resend(participant, seat);
             set_resend(participant, link, now_ms);
         }
@@ -143,6 +156,17 @@ static void take_ack(struct participant *participant, struct link *link, uint64_
     }
     link->acked = (uint32_t)ack;
     link->resends = 0;
+    link->overdue = false;
+    set_resend(participant, link, clock_mono_ms());
+}
+
+/* Whoever is heard of again after a repetition in vain need not wait for the next. */
+static void repeat_overdue(struct participant *participant, struct link *link)
+{
+    if (!link->overdue)
+        return;
+    link->overdue = false;
+    resend(participant, (unsigned)(link - participant->links));
     set_resend(participant, link, clock_mono_ms());
 }
 
@@ -193,8 +217,10 @@ void directed_receive(struct participant *participant, const Signalbox__V1__Serv
         link->ended = true;
         link->acked = link->sent;
         link->resend_ms = 0;
+        link->overdue = false;
         return;
     }
+    repeat_overdue(participant, link);
     if (route->seq == 0)
         return;
     if (route->seq > (uint64_t)link->received + 1) {

@@ -405,7 +405,7 @@ static void on_hello_ok(struct participant *participant, const Signalbox__V1__He
         worker->stats->resumes_recovered++;
         take_epoch(participant, hello_ok->position->epoch);
         arrived(participant);
-        directed_repeat_all(participant);
+        directed_return(participant);
     }
 }
 
@@ -433,15 +433,17 @@ static void on_snapshot(struct participant *participant, const Signalbox__V1__Sn
     participant->pulling = false;
     take_epoch(participant, snapshot->position->epoch);
     participant->seq = snapshot->position->seq;
-    if (participant->state == PARTICIPANT_SYNCING) {
+    bool back = participant->state == PARTICIPANT_SYNCING;
+    if (back) {
         if (participant->fresh) {
             worker->stats->joins++;
             histogram_record(&worker->stats->join_us, clock_mono_us() - participant->due_us);
         }
         arrived(participant);
-        moved = true;
     }
-    if (moved)
+    if (back)
+        directed_return(participant);
+    else if (moved)
         directed_repeat_all(participant);
 }
 
@@ -556,7 +558,7 @@ static void dispatch(struct participant *participant, const Signalbox__V1__Serve
         break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_DEGRADED:
         if (!message->degraded->degraded)
-            directed_repeat_all(participant);
+            directed_return(participant);
         break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_THROTTLED:
         stats->refusals++;

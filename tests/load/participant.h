@@ -34,6 +34,7 @@ struct link {
     int64_t resend_ms;           /* 0: nothing unacknowledged */
     uint32_t sent, acked, received;
     uint8_t resends; /* in a row */
+    bool overdue;    /* repeated in vain, and nothing heard since */
     bool present;    /* in the roster */
     bool known;      /* `sid` is valid; with !present it has left */
     bool muted;
@@ -139,6 +140,8 @@ void directed_send(struct participant *participant, unsigned seat, int64_t due_u
 void directed_receive(struct participant *participant, const Signalbox__V1__ServerMessage *message);
 /* Sends again whatever is unacknowledged, to everybody. */
 void directed_repeat_all(struct participant *participant);
+/* The same, and acknowledges everything again: whoever waits for this participant hears that it is back. */
+void directed_return(struct participant *participant);
 /* Acknowledgements and repetitions that are due; returns when to come again, INT64_MAX for never. */
 int64_t directed_upkeep(struct participant *participant, int64_t now_ms);
 /* Messages of this participant that are on their way. */

@@ -1,4 +1,5 @@
 /* A checker that cannot fail proves nothing: these break the promises on purpose. */
+#include "common/clock.h"
 #include "tests/load/participant.h"
 #include "tests/load/roster.h"
 
@@ -225,6 +226,35 @@ START_TEST(keeps_to_its_window)
 }
 END_TEST
 
+START_TEST(repeats_to_whom_it_hears_of_again_once)
+{
+    int64_t now_ms = clock_mono_ms();
+    worker.retransmit_ms = 1000;
+    directed_send(&people[0], 1, 1000);
+    receive(1, 1, OFFER_SIZE);
+    ck_assert_uint_eq(stats.directed_repeats, 0); /* it is not overdue */
+    directed_upkeep(&people[0], now_ms + 2000);
+    ck_assert_uint_eq(stats.directed_repeats, 1);
+    receive(2, 2, OFFER_SIZE);
+    receive(3, 3, OFFER_SIZE);
+    ck_assert_uint_eq(stats.directed_repeats, 2);
+}
+END_TEST
+
+START_TEST(says_after_a_return_what_has_arrived)
+{
+    receive(1, 1, OFFER_SIZE);
+    directed_upkeep(&people[0], clock_mono_ms() + 1000);
+    ck_assert_uint_eq(sent, 1);
+    directed_repeat_all(&people[0]);
+    directed_upkeep(&people[0], clock_mono_ms() + 1000);
+    ck_assert_uint_eq(sent, 1);
+    directed_return(&people[0]);
+    directed_upkeep(&people[0], clock_mono_ms() + 1000);
+    ck_assert_uint_eq(sent, 2);
+}
+END_TEST
+
 /* What tests/faults/history.py goes by. */
 START_TEST(writes_down_what_it_saw)
 {
@@ -277,6 +307,8 @@ int main(void)
     tcase_add_test(tests, sees_a_message_that_never_came);
     tcase_add_test(tests, sees_a_message_that_nobody_sent);
     tcase_add_test(tests, keeps_to_its_window);
+    tcase_add_test(tests, repeats_to_whom_it_hears_of_again_once);
+    tcase_add_test(tests, says_after_a_return_what_has_arrived);
     tcase_add_test(tests, writes_down_what_it_saw);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -1,3 +1,5 @@
+const WALL_BASE_MS = 1700000000000;
+
 /** A clock that moves when a test says so, and WebSockets whose other end is the test. Install before the SDK is used. */
 export function makeNetwork() {
   const listeners = new Map();
@@ -23,6 +25,10 @@ export function makeNetwork() {
     /** The machine sleeps: timers and the monotonic clock stand still. */
     sleep(ms) {
       network.asleepMs += ms;
+    },
+    /** What a server whose clock is right says now. */
+    get serverMs() {
+      return WALL_BASE_MS + network.nowMs;
     },
     async fire(type, event = {}) {
       for (const listener of [...(listeners.get(type) ?? [])]) listener(event);
@@ -90,10 +96,18 @@ export function makeNetwork() {
   globalThis.clearTimeout = (id) => { network.timers.delete(id); };
   // A plain assignment is refused by Node 18, where it is read-only.
   Object.defineProperty(performance, 'now', { value: () => network.nowMs, configurable: true, writable: true });
-  Date.now = () => 1700000000000 + network.nowMs + network.asleepMs;
-  globalThis.addEventListener = (type, listener) => {
+  Date.now = () => WALL_BASE_MS + network.nowMs + network.asleepMs;
+  const addEventListener = (type, listener) => {
     listeners.set(type, (listeners.get(type) ?? new Set()).add(listener));
   };
-  globalThis.removeEventListener = (type, listener) => listeners.get(type)?.delete(listener);
+  const removeEventListener = (type, listener) => listeners.get(type)?.delete(listener);
+  network.document = { visibilityState: 'visible', addEventListener, removeEventListener };
+  network.connection = {
+    addEventListener: (type, listener) => addEventListener(`connection ${type}`, listener),
+    removeEventListener: (type, listener) => removeEventListener(`connection ${type}`, listener),
+  };
+  Object.assign(globalThis, { addEventListener, removeEventListener, document: network.document });
+  // From Node 21 on there is one, read-only.
+  Object.defineProperty(globalThis, 'navigator', { value: { connection: network.connection }, configurable: true });
   return network;
 }

@@ -124,6 +124,77 @@ test('sends everything again when the room has moved', () => {
   assert.equal(take().length, 2);
 });
 
+test('does not wait for its next turn when somebody is heard of again, but only once before it', () => {
+  const { links, take } = makeLinks();
+  links.send('A', text('1'), 0);
+  links.send('B', text('1'), 0);
+  take();
+  links.receive({ route: { peer: 'A' } }, 500); // not overdue: it may be on its way
+  assert.deepEqual(take(), []);
+  links.tick(1000);
+  take();
+  links.receive(incoming('A', 1), 1500); // A was away and is back
+  assert.deepEqual(take().map(({ route }) => [route.peer, route.seq, route.ack]), [['A', '1', undefined]]);
+  links.receive(incoming('A', 2), 1600);
+  assert.deepEqual(take(), []);
+  assert.equal(links.nextDeadline(), 1550); // the acknowledgement; the next turn, for A, is at 3500
+  links.receive({ route: { peer: 'A', ack: '1' } }, 1650);
+  links.tick(3000);
+  assert.deepEqual(take().filter(({ ack }) => !ack).map(({ route }) => route.peer), ['B']);
+});
+
+test('a throttled receiver that is heard of is left alone all the same', () => {
+  const { links, take } = makeLinks();
+  links.send('A', text('1'), 0);
+  links.tick(1000);
+  take();
+  links.pause('A', 5000);
+  links.receive({ route: { peer: 'A' } }, 1500);
+  assert.deepEqual(take(), []);
+});
+
+test('after a resume everybody hears again what has arrived', () => {
+  const { links, take } = makeLinks();
+  links.receive(incoming('A', 1), 0);
+  links.receive(incoming('B', 1), 0);
+  links.receive(incoming('C', 2), 0); // nothing in order yet
+  links.tick(50);
+  links.send('B', text('1'), 60);
+  take();
+  links.lost();
+  links.resumed(5000);
+  links.tick(5000);
+  assert.deepEqual(take().map(({ route }) => route), [{ seq: '1', peer: 'B', ack: '1' }, { peer: 'A', ack: '1' }]);
+  // Another owner knows what it must: nobody was away.
+  links.moved(6000);
+  links.tick(6000);
+  assert.deepEqual(take().map(({ route }) => route), [{ seq: '1', peer: 'B', ack: '1' }]);
+});
+
+test('two who were away at once do not repeat each other into a loop', () => {
+  const wire = [];
+  const make = (self, other) => {
+    const links = new Links({ transmit: (message) => wire.push([other, { ...message, route: { ...message.route, peer: self } }]),
+      deliver() {}, ready: () => false }); // nothing is ever acknowledged
+    links.setLimits(LIMITS);
+    links.resumed(0);
+    return links;
+  };
+  const ends = { A: make('A', 'B'), B: make('B', 'A') };
+  ends.A.send('B', text('1'), 0);
+  ends.B.send('A', text('1'), 0);
+  let carried = 0;
+  for (let now = 0; now <= 3500; now += 10) {
+    for (const end of Object.values(ends)) end.tick(now);
+    while (wire.length > 0 && carried < 1000) {
+      const [to, message] = wire.shift();
+      carried += 1;
+      ends[to].receive(message, now);
+    }
+  }
+  assert.ok(carried <= 2 + 4 * 2, `${carried} messages`); // the first, and two for each of the turns at 1 and 3 s
+});
+
 test('refuses more than a window holds and says when there is room again', () => {
   const { links, drained } = makeLinks();
   for (let i = 0; i < 4; i++) links.send('A', text('x'), 0);

@@ -16,8 +16,9 @@ function helloOk(more = {}) {
 }
 
 /** A session that has joined over the first socket. */
-async function joined({ urls = ['https://one.test'], ...options } = {}) {
+async function joined({ urls = ['https://one.test'], wallAheadMs = 0, more = () => ({}), ...options } = {}) {
   const network = makeNetwork();
+  network.sleep(wallAheadMs);
   const states = [];
   const events = [];
   const session = new Session(urls, { getToken: async () => 'jwt', makeJoin: () => ({ room: 'r' }), ...options });
@@ -29,9 +30,17 @@ async function joined({ urls = ['https://one.test'], ...options } = {}) {
   await network.advance(0);
   const { socket } = network;
   await socket.open();
-  await socket.say(helloOk());
+  await socket.say(helloOk({ serverTimeMs: String(network.serverMs), ...more(network) }));
   await socket.say({ snapshot: { position: { epoch: EPOCH, seq: '7' }, participants: [{ sid: SID, version: '1' }] } });
   return { network, session, states, events, first: socket };
+}
+
+/** Lets time pass on a connection that answers its pings. */
+async function hear(network, socket, ms) {
+  for (let passedMs = 0; passedMs < ms; passedMs += 5000) {
+    await network.advance(Math.min(5000, ms - passedMs));
+    await socket.say({ pong: { nonce: String(socket.of('ping').at(-1).nonce) } });
+  }
 }
 
 /** Waits for the next connection, however long the backoff is. */
@@ -80,6 +89,24 @@ test('waits longer and longer, and not at all once the network is back', async (
   assert.equal(network.sockets.length, tried + 1);
 });
 
+test('waits no longer either when the page is seen again, or the network is another one', async () => {
+  for (const type of ['visibilitychange', 'connection change']) {
+    const { network, first } = await joined();
+    await first.end();
+    for (let i = 0; i < 8; i += 1) {
+      await network.advance(15000);
+      await network.socket.end();
+    }
+    const tried = network.sockets.length;
+    network.document.visibilityState = 'hidden';
+    await network.fire(type);
+    assert.equal(network.sockets.length, tried, 'a page that nobody sees is in no hurry');
+    network.document.visibilityState = 'visible';
+    await network.fire(type);
+    assert.equal(network.sockets.length, tried + 1, type);
+  }
+});
+
 test('gives up an attempt that began without network when the network is back', async () => {
   const { network, first } = await joined();
   await first.end();
@@ -100,7 +127,8 @@ test('gives up an attempt that began without network when the network is back', 
 });
 
 test('probes a connection that stands when the network is back, and when the machine has slept', async () => {
-  for (const wake of [(network) => network.fire('online'), (network) => network.sleep(3600000)]) {
+  const wakes = ['online', 'visibilitychange', 'connection change'].map((type) => (network) => network.fire(type));
+  for (const wake of [...wakes, (network) => network.sleep(3600000)]) {
     const { network, states, first } = await joined();
     await first.say({ pong: { nonce: String(first.of('ping').at(-1).nonce) } });
     await wake(network);
@@ -161,6 +189,39 @@ test('joins afresh when the session is gone, under numbers that begin anew', asy
   await dialled(network);
   assert.equal((await resume(network, 'next')).attempt, 1);
   assert.deepEqual(events, ['joined', 'joined', 'resumed']);
+});
+
+const jwt = (claims) => `h.${btoa(JSON.stringify(claims))}.s`;
+
+test('asks for fresh tokens and credentials by the server\'s clock, whatever its own says', async () => {
+  for (const wallAheadMs of [-86400000, 0, 86400000]) {
+    let network;
+    let tokens = 0;
+    const getToken = async () => {
+      tokens += 1;
+      return jwt({ exp: Math.floor(network?.serverMs ?? 1700000000000 + 1000) / 1000 + 600 });
+    };
+    const server = (ttlS) => [{ urls: ['turn:x'], expiresAtS: String(Math.floor(network.serverMs / 1000) + ttlS) }];
+    const more = (made) => {
+      network = made;
+      return { iceServers: server(600) };
+    };
+    const { first } = await joined({ getToken, canRefresh: true, wallAheadMs, more });
+    const answer = async () => {
+      const { requestId } = first.sent.findLast((message) => message.refreshToken);
+      await first.say({ result: { requestId, code: 'OK' } });
+      await first.say({ iceRefresh: { iceServers: server(600) } });
+    };
+    // Sixty seconds before each would expire, the second time too.
+    for (const times of [1, 2]) {
+      await hear(network, first, 520000);
+      assert.deepEqual([tokens, first.of('refreshIce').length], [times, times - 1]);
+      await hear(network, first, 30000);
+      assert.deepEqual([tokens, first.of('refreshIce').length], [times + 1, times]);
+      network.sleep(7200000); // the clock jumps
+      await answer();
+    }
+  }
 });
 
 test('stops for good when told to, but not for its own older connection', async () => {

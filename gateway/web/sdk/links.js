@@ -76,6 +76,7 @@ export class Links {
     const seq = u64(message.route.seq);
     if (this.#gone.has(peer)) return;
     this.acknowledged(peer, message.route.ack, now);
+    this.#repeatOverdue(peer, now);
     if (seq === 0) return;
     const link = this.#incomingLink(peer);
     if (seq < link.expected) {
@@ -116,6 +117,7 @@ export class Links {
       settled.push(entry);
     }
     link.attempts = 0;
+    link.overdue = false;
     this.#armRetransmit(link, now);
     settled.forEach((entry) => entry.settle(null));
     if (link.blocked) {
@@ -124,19 +126,27 @@ export class Links {
     }
   }
 
-  /** The connection is up and bound to the session: everything unacknowledged goes out again. */
+  /**
+   * The connection is bound to the session, or its gateway has the cluster again: everything unacknowledged goes out again.
+   * So do the acknowledgements: peers who have waited for one in vain hear by them that this end is back.
+   */
   resumed(now) {
     this.#online = true;
+    for (const link of this.#incoming.values()) {
+      if (link.expected > 1) link.ackDueAt = now;
+    }
+    this.moved(now);
+  }
+
+  /** The room has another owner, which knows nothing of what was under way. */
+  moved(now) {
+    if (!this.#online) return;
     for (const [peer, link] of this.#outgoing) {
       link.attempts = 0;
+      link.overdue = false;
       link.pausedUntil = 0;
       this.#resend(peer, link, now);
     }
-  }
-
-  /** The room has another owner, which knows nothing of what was under way, or the cluster has its bus again. */
-  moved(now) {
-    if (this.#online) this.resumed(now);
   }
 
   lost() {
@@ -209,6 +219,7 @@ export class Links {
     for (const [peer, link] of this.#outgoing) {
       if (link.queue.length > 0 && link.retransmitAt <= now) {
         link.attempts = Math.min(link.attempts + 1, RETRANSMIT_DOUBLINGS_MAX);
+        link.overdue = true;
         this.#resend(peer, link, now);
       }
     }
@@ -222,7 +233,9 @@ export class Links {
   #outgoingLink(peer) {
     let link = this.#outgoing.get(peer);
     if (!link) {
-      link = { queue: [], bytes: 0, nextSeq: 1, retransmitAt: Infinity, attempts: 0, pausedUntil: 0, blocked: false };
+      link = {
+        queue: [], bytes: 0, nextSeq: 1, retransmitAt: Infinity, attempts: 0, overdue: false, pausedUntil: 0, blocked: false,
+      };
       this.#outgoing.set(peer, link);
     }
     return link;
@@ -278,6 +291,14 @@ export class Links {
       this.stats.retransmitted += 1;
       this.#transmit(peer, entry);
     }
+  }
+
+  /** Who is heard of again after a repetition in vain need not wait for the next one. Once between two, or loops would form. */
+  #repeatOverdue(peer, now) {
+    const link = this.#outgoing.get(peer);
+    if (!link?.overdue || link.queue.length === 0 || now < link.pausedUntil) return;
+    link.overdue = false;
+    this.#resend(peer, link, now);
   }
 
   #armRetransmit(link, now) {

@@ -48,6 +48,7 @@ export class Session extends Emitter {
   #syncing = false;
   #resumedAt = -Infinity; // when this client last opened a connection to resume on
   #attemptedAt = -Infinity; // when it last opened one for whatever reason
+  #serverClock = null; // { serverMs, atMs }: this machine's wall clock may be wrong, and may jump
   #resumes = 0; // connections opened to resume this session, whatever became of them
 
   /** 'idle' | 'connecting' | 'connected' | 'reconnecting' | 'closed' */
@@ -344,6 +345,7 @@ export class Session extends Emitter {
     this.#next = null;
     this.#connection = connection;
     this.helloOk = helloOk;
+    this.#serverClock = { serverMs: u64(helloOk.serverTimeMs) || Date.now(), atMs: performance.now() };
     this.sid = helloOk.sid;
     this.#resumeToken = helloOk.resumeToken;
     this.limits = mergeLimits(helloOk.limits);
@@ -447,7 +449,7 @@ export class Session extends Emitter {
 
   #receiveDegraded(degraded) {
     // What was sent meanwhile went nowhere, and would wait for its next turn.
-    if (!degraded.degraded) this.links.moved(performance.now());
+    if (!degraded.degraded) this.links.resumed(performance.now());
     this.emit('degraded', degraded);
   }
 
@@ -499,8 +501,7 @@ export class Session extends Emitter {
     clearTimeout(this.#iceTimer);
     const expiries = servers.map((server) => u64(server.expiresAtS) * 1000).filter((ms) => ms > 0);
     if (expiries.length === 0) return;
-    const serverNowMs = u64(this.helloOk.serverTimeMs) || Date.now();
-    const delayMs = this.#leadTime(Math.min(...expiries) - serverNowMs);
+    const delayMs = this.#leadTime(Math.min(...expiries) - this.#serverNowMs());
     this.#iceTimer = setTimeout(() => this.post({ refreshIce: {} }), delayMs);
   }
 
@@ -516,7 +517,11 @@ export class Session extends Emitter {
       } catch (error) {
         if (this.state !== 'closed') this.#tokenTimer = setTimeout(() => this.#scheduleTokenRefresh(), 5000);
       }
-    }, this.#leadTime(expiryMs - Date.now()));
+    }, this.#leadTime(expiryMs - this.#serverNowMs()));
+  }
+
+  #serverNowMs() {
+    return this.#serverClock.serverMs + performance.now() - this.#serverClock.atMs;
   }
 
   /** Early enough to try again, late enough not to do it all the time. */
