@@ -124,6 +124,15 @@ METRIC(M_FANOUT_BATCHES, TIER_SHARD, METRIC_COUNTER, "signalbox_fanout_batches_t
        "Batches of room traffic sent to gateways")
 METRIC(M_FANOUT_QUEUE_DEPTH, TIER_BOTH, METRIC_GAUGE, "fanout_queue_depth", NULL, NULL,
        "Messages that wait to be sent: room events and bus items in a shard, queued client messages in a gateway")
+METRIC(M_CLIENT_QUEUE_BYTES, TIER_GATEWAY, METRIC_GAUGE, "signalbox_client_queue_bytes", NULL, NULL,
+       "Frames that wait to be sent to clients; one that many share counts for each")
+METRIC(M_ROOM_WAIT, TIER_SHARD, METRIC_HISTOGRAM, "signalbox_room_wait_seconds", NULL, NULL,
+       "From a room having something to publish to its next publication: its pace, its budget, other rooms' turns")
+METRIC(
+    M_ROOM_MEMORY, TIER_SHARD, METRIC_GAUGE, "signalbox_room_memory_bytes", "use",
+    "recent_events,held_messages,arriving_rooms",
+    "What rooms keep beside their members: events for those who missed some, messages for those who are away, parts of "
+    "rooms on their way here")
 METRIC(
     M_SIGNALS_COALESCED, TIER_BOTH, METRIC_COUNTER, "signalbox_signals_coalesced_total", NULL, NULL,
     "Ephemeral signals replaced by a later one of the same sender and key before they were sent: in a room, or in the "

@@ -184,6 +184,7 @@ static void on_collect(void *ctx)
     metric_set(M_GATEWAY_ROOMS, (int64_t)stats.rooms);
     metric_set(M_FANOUT_QUEUE_DEPTH,
                (int64_t)(front_queued_messages(process->front) + node_pending_items(process->node)));
+    metric_set(M_CLIENT_QUEUE_BYTES, (int64_t)front_queued_bytes(process->front));
 }
 
 /* --- options from the configuration --------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ struct shard {
     uint32_t detached;
     bool closing;
     size_t pending_events, pending_signals;
+    size_t ring_bytes; /* of all rooms' */
     size_t held_bytes; /* of directed messages for members that are away */
 
     /* Scratch, valid within one call and never stored. */

@@ -16,6 +16,8 @@ enum { REPLY_ARENA_MAX = 32 * 1024 * 1024, ADMIN_ERROR_MAX = 256, DRAIN_POLL_MS 
 
 /* Label values of M_PARTICIPANTS. */
 enum { PARTICIPANTS_ATTACHED, PARTICIPANTS_DETACHED };
+/* Of M_ROOM_MEMORY. */
+enum { ROOM_MEMORY_RECENT_EVENTS, ROOM_MEMORY_HELD_MESSAGES, ROOM_MEMORY_ARRIVING_ROOMS };
 
 struct shard_process {
     struct loop *loop;
@@ -244,6 +246,9 @@ static void on_collect(void *ctx)
     metric_set_at(M_PARTICIPANTS, PARTICIPANTS_ATTACHED, (int64_t)(stats.participants - stats.detached));
     metric_set_at(M_PARTICIPANTS, PARTICIPANTS_DETACHED, (int64_t)stats.detached);
     metric_set(M_FANOUT_QUEUE_DEPTH, (int64_t)(stats.pending_updates + node_pending_items(process->node)));
+    metric_set_at(M_ROOM_MEMORY, ROOM_MEMORY_RECENT_EVENTS, (int64_t)stats.ring_bytes);
+    metric_set_at(M_ROOM_MEMORY, ROOM_MEMORY_HELD_MESSAGES, (int64_t)stats.held_bytes);
+    metric_set_at(M_ROOM_MEMORY, ROOM_MEMORY_ARRIVING_ROOMS, (int64_t)stats.arrival_bytes);
 }
 
 /* --- beginning and end ---------------------------------------------------------------------------------------------

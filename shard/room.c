@@ -60,6 +60,7 @@ static void drop_ring_entry(struct room *room, struct ring_entry *entry)
     list_remove(&entry->link);
     room->ring_entries--;
     room->ring_bytes -= entry->message->size;
+    room->shard->ring_bytes -= entry->message->size;
     payload_unref(&entry->message);
     free(entry);
 }
@@ -474,6 +475,7 @@ static void remember(struct room *room, uint64_t first_seq, uint64_t last_seq, s
     list_append(&room->ring, &entry->link);
     room->ring_entries++;
     room->ring_bytes += message->size;
+    room->shard->ring_bytes += message->size;
     trim_ring(room, now_ms);
 }
 
@@ -517,6 +519,7 @@ void room_set_epoch(struct room *room, const struct epoch *epoch)
         struct payload *renamed = rename_epoch(room, entry->message->data, entry->message->size);
         assert(renamed != NULL); /* written here */
         room->ring_bytes += (uint32_t)(renamed->size - entry->message->size);
+        room->shard->ring_bytes += renamed->size - entry->message->size;
         payload_unref(&entry->message);
         entry->message = renamed;
     }

@@ -113,6 +113,7 @@ struct room {
     uint32_t signal_count;
     size_t signal_bytes;
     struct list dirty_link;  /* shard->dirty_rooms, or parked_rooms */
+    int64_t waits_since_ms;  /* while in one of them */
     int64_t parked_until_ms; /* 0: not parked */
     int64_t next_flush_ms;   /* of events, and the earliest of signals */
     int64_t next_signals_ms;

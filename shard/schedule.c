@@ -34,6 +34,8 @@ void shard_mark_dirty(struct room *room)
     bool waits_for_less = list_linked(&room->dirty_link) && room->parked_until_ms <= room->next_flush_ms;
     if (waits_for_less)
         return;
+    if (!list_linked(&room->dirty_link))
+        room->waits_since_ms = room->shard->wheel->now_ms;
     list_remove(&room->dirty_link);
     room->parked_until_ms = 0;
     list_append(&room->shard->dirty_rooms, &room->dirty_link);
@@ -60,6 +62,10 @@ void shard_flush(struct shard *shard, int64_t now_ms)
         list_remove(&room->dirty_link);
         room->share_bytes += SHARE_BYTES;
         size_t cost = room_publish(room, room->share_bytes, now_ms, &due_ms);
+        if (cost > 0) {
+            metric_observe_us(M_ROOM_WAIT, (now_ms - room->waits_since_ms) * 1000);
+            room->waits_since_ms = now_ms;
+        }
         left -= cost < left ? cost : left;
         room->share_bytes -= cost < room->share_bytes ? (uint32_t)cost : room->share_bytes;
         if (due_ms < 0) {

@@ -368,7 +368,10 @@ struct shard_stats shard_stats(const struct shard *shard)
                                 .participants = HASH_CNT(hh_sid, shard->members_by_sid),
                                 .detached = shard->detached,
                                 .gateways = HASH_COUNT(shard->gateways),
-                                .pending_updates = shard->pending_events + shard->pending_signals};
+                                .pending_updates = shard->pending_events + shard->pending_signals,
+                                .ring_bytes = shard->ring_bytes,
+                                .held_bytes = shard->held_bytes,
+                                .arrival_bytes = shard->arrival_bytes};
     memcpy(stats.rooms_in_state, shard->rooms_in_state, sizeof stats.rooms_in_state);
     return stats;
 }

@@ -82,6 +82,7 @@ bool shard_admin(struct shard *shard, const Signalbox__Cluster__V1__AdminRequest
 
 struct shard_stats {
     size_t rooms, participants, detached, gateways, pending_updates, waiting_commands;
+    size_t ring_bytes, held_bytes, arrival_bytes;
     size_t rooms_in_state[ROOM_STATE_COUNT];
 };
 struct shard_stats shard_stats(const struct shard *shard);

@@ -1,8 +1,10 @@
 /* What one room may ask of its shard, and that nobody else waits for it. */
 #include "common/message_class.h"
+#include "common/metrics.h"
 #include "shard/budget.h"
 #include "shard_fixture.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct fixture fixture;
@@ -362,6 +364,53 @@ START_TEST(a_quiet_room_publishes_at_once_and_a_busy_one_in_batches)
 }
 END_TEST
 
+/* All that rooms have waited for their turns, in seconds. */
+static double waited_s(void)
+{
+    const char *name = "\nsignalbox_room_wait_seconds_sum ";
+    struct buf page = {0};
+    metrics_render(&page, TIER_SHARD);
+    buf_append(&page, "", 1);
+    const char *line = strstr((const char *)page.data, name);
+    ck_assert_ptr_nonnull(line);
+    double sum_s = strtod(line + strlen(name), NULL);
+    buf_done(&page);
+    return sum_s;
+}
+
+START_TEST(a_rooms_wait_for_its_turn_is_counted)
+{
+    begin();
+    uint64_t count = metric_value(M_ROOM_WAIT);
+    double sum_s = waited_s();
+    send_message(&ann, 1, "at once");
+    fixture_flush(&fixture);
+    ck_assert_uint_eq(metric_value(M_ROOM_WAIT) - count, 1);
+    ck_assert_double_eq_tol(waited_s(), sum_s, 1e-6);
+    fixture_advance(&fixture, 1);
+    send_message(&ann, 2, "a batch later");
+    fixture_advance(&fixture, 100);
+    ck_assert_uint_eq(metric_value(M_ROOM_WAIT) - count, 2);
+    ck_assert_double_eq_tol(waited_s() - sum_s, (options.limits.batch_ms - 1) / 1e3, 1e-6);
+}
+END_TEST
+
+START_TEST(what_rooms_remember_is_counted_and_goes_with_them)
+{
+    begin();
+    size_t bytes = shard_stats(fixture.shard).ring_bytes;
+    ck_assert_uint_gt(bytes, 0);
+    send_message(&ann, 1, "some text");
+    fixture_advance(&fixture, 100);
+    ck_assert_uint_gt(shard_stats(fixture.shard).ring_bytes, bytes + strlen("some text"));
+    ck_assert_int_eq(person_hold(&fixture, &ann, DEPARTED)->code, CODE(OK));
+    ck_assert_int_eq(person_hold(&fixture, &bob, DEPARTED)->code, CODE(OK));
+    fixture_advance(&fixture, 100);
+    ck_assert_uint_eq(shard_stats(fixture.shard).rooms, 0);
+    ck_assert_uint_eq(shard_stats(fixture.shard).ring_bytes, 0);
+}
+END_TEST
+
 START_TEST(charges_are_whole_and_large_ones_pass_when_all_is_saved)
 {
     struct shard_limits limits = shard_default_limits;
@@ -404,6 +453,8 @@ static Suite *suite(void)
     tcase_add_test(tcase, events_do_not_wait_for_signals_that_do);
     tcase_add_test(tcase, a_room_with_much_to_say_lets_others_go_first);
     tcase_add_test(tcase, a_quiet_room_publishes_at_once_and_a_busy_one_in_batches);
+    tcase_add_test(tcase, a_rooms_wait_for_its_turn_is_counted);
+    tcase_add_test(tcase, what_rooms_remember_is_counted_and_goes_with_them);
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("charges");
     tcase_add_test(tcase, charges_are_whole_and_large_ones_pass_when_all_is_saved);
