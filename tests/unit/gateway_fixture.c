@@ -59,12 +59,13 @@ static void on_item(void *ctx, const struct node_address *shard, struct payload 
 
 static int64_t on_wall_ms(void *ctx)
 {
-    return wall_base_ms + ((struct fixture *)ctx)->now_ms;
+    const struct fixture *fixture = ctx;
+    return wall_base_ms + fixture->now_ms + fixture->wall_step_ms;
 }
 
 int64_t fixture_wall_s(const struct fixture *fixture)
 {
-    return (wall_base_ms + fixture->now_ms) / 1000;
+    return on_wall_ms((struct fixture *)fixture) / 1000;
 }
 
 void fixture_open(struct fixture *fixture, const struct gateway_limits *limits)

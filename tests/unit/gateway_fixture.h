@@ -53,6 +53,7 @@ struct sent {
 struct fixture {
     struct timer_wheel wheel;
     int64_t now_ms;
+    int64_t wall_step_ms; /* by which somebody has set the wall clock */
     struct gateway_options options;
     struct jwt_keyring *keyring;
     struct token_keys token_keys;

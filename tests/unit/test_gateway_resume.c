@@ -104,6 +104,23 @@ START_TEST(an_access_token_ends_its_session)
 }
 END_TEST
 
+/* Only tokens that come in are held against the wall clock. */
+START_TEST(a_clock_that_is_set_ends_no_session)
+{
+    static const int64_t steps_ms[] = {-86400000, 86400000};
+    for (size_t i = 0; i < sizeof steps_ms / sizeof steps_ms[0]; i++) {
+        f.wall_step_ms = steps_ms[i];
+        fixture_advance(&f, 40000);
+        ck_assert(!f.clients[ann].closed);
+    }
+    disconnect_client(&f, ann, false);
+    ck_assert_uint_eq(last_state(&f, ann)->window_left_ms, gateway_default_limits.resume_window_ms);
+    f.wall_step_ms = 0;
+    fixture_advance(&f, 1000);
+    ck_assert_int_eq((int)last_state(&f, ann)->state, DETACHED);
+}
+END_TEST
+
 /* --- coming back ----------------------------------------------------------------------------------------------- */
 
 static int resume_client(const char *token, uint64_t seq)
@@ -565,6 +582,7 @@ int main(void)
     tcase_add_test(tcase, a_clean_close_departs);
     tcase_add_test(tcase, sessions_without_clients_are_bounded);
     tcase_add_test(tcase, an_access_token_ends_its_session);
+    tcase_add_test(tcase, a_clock_that_is_set_ends_no_session);
     tcase_add_test(tcase, a_token_brings_the_session_back);
     tcase_add_test(tcase, a_resume_without_a_position_says_none);
     tcase_add_test(tcase, a_newer_connection_here_replaces_the_older);
