@@ -177,9 +177,10 @@ START_TEST(has_one_winner_per_sequence)
         append(logs[!(round % 2)], names[!(round % 2)], round, &results[!(round % 2)]);
         run_until_answered(2);
         unsigned winner = results[1].result == VIEWLOG_OK;
-        ck_assert_int_eq(results[winner].result, VIEWLOG_OK);
-        ck_assert_uint_eq(results[winner].seq, round + 1);
-        ck_assert_int_eq(results[!winner].result, VIEWLOG_CONFLICT);
+        const struct answer *won = &results[winner], *lost = &results[!winner];
+        ck_assert_msg(won->result == VIEWLOG_OK, "round %u: %d %s", round, won->result, won->detail);
+        ck_assert_uint_eq(won->seq, round + 1);
+        ck_assert_msg(lost->result == VIEWLOG_CONFLICT, "round %u: %d %s", round, lost->result, lost->detail);
         winners[round] = *names[winner];
         wins[winner]++;
     }
