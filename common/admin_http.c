@@ -124,10 +124,12 @@ static void on_connection(h2o_socket_t *listener, const char *err)
         }
         return;
     }
-    if (count_connections(admin) >= CONNECTIONS_MAX)
-        h2o_socket_close(sock);
-    else
+    if (count_connections(admin) < CONNECTIONS_MAX) {
         h2o_accept(&admin->accept, sock);
+        return;
+    }
+    metric_add(M_ADMIN_REFUSED, 1);
+    h2o_socket_close(sock);
 }
 
 static void resume_accept(struct timer *timer, int64_t now_ms)

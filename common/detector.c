@@ -1,6 +1,7 @@
 #include "common/detector.h"
 
 #include "common/mem.h"
+#include "common/metrics.h"
 #include "common/sim_fault.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,9 @@ enum {
     STARTERS_MAX = 32,
     OFFSET_AGE_MS = 30000
 };
+
+/* Label values of M_DETECTOR_FULL. */
+enum detector_full { DETECTOR_FULL_ACCUSED_SAID, DETECTOR_FULL_ACCUSED_HEARD, DETECTOR_FULL_STARTING };
 
 /* Of what was never heard. */
 static const int64_t never_ms = INT64_MIN / 2;
@@ -187,8 +191,11 @@ static void note_starter(struct detector *detector, const Signalbox__Cluster__V1
     for (size_t i = 0; i < STARTERS_MAX && starter == NULL; i++)
         if (detector->starters[i].address.incarnation == heartbeat->incarnation)
             starter = &detector->starters[i];
-    if (starter == NULL)
+    if (starter == NULL) {
         starter = &detector->starters[detector->next_starter++ % STARTERS_MAX];
+        if (starter->address.incarnation != 0 && now_ms - starter->heard_ms <= detector->times.patience_ms)
+            metric_add_at(M_DETECTOR_FULL, DETECTOR_FULL_STARTING, 1);
+    }
     starter->heard_ms = now_ms;
     starter->address.kind = (enum node_kind)heartbeat->kind;
     starter->address.incarnation = heartbeat->incarnation;
@@ -238,6 +245,8 @@ void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1_
         peer->view = (struct view_number){heartbeat->view->generation, heartbeat->view->seq};
     struct concurrence concurs[CONCURS_MAX];
     size_t count = 0;
+    if (heartbeat->n_concurs > CONCURS_MAX)
+        metric_add_at(M_DETECTOR_FULL, DETECTOR_FULL_ACCUSED_HEARD, heartbeat->n_concurs - CONCURS_MAX);
     for (size_t i = 0; i < heartbeat->n_concurs && count < CONCURS_MAX; i++) {
         int64_t since_ms = concurs_since(peer, heartbeat->concurs[i]->incarnation);
         concurs[count++] = (struct concurrence){.accused = heartbeat->concurs[i]->incarnation,
@@ -350,20 +359,31 @@ bool detector_tick(struct detector *detector, int64_t now_ms)
     return changed;
 }
 
+/* Where not all fit, everybody must name the same ones, or no quorum would ever concur: those of the lowest
+ * incarnations. */
 size_t detector_concurrences(const struct detector *detector, Signalbox__Cluster__V1__Concurrence *out, size_t max,
                              int64_t now_ms)
 {
     size_t count = 0;
     struct peer *peer, *next;
     HASH_ITER(hh, detector->peers, peer, next) {
-        if (peer->accuse_ms == 0 || count == max)
+        if (peer->accuse_ms == 0)
             continue;
-        signalbox__cluster__v1__concurrence__init(&out[count]);
-        out[count].node = peer->address.id;
-        out[count].incarnation = peer->address.incarnation;
-        out[count].kind = (Signalbox__Cluster__V1__NodeKind)peer->address.kind;
-        out[count].silent_ms = (uint32_t)(now_ms - peer->heard_ms);
-        count++;
+        size_t at = count;
+        while (at > 0 && out[at - 1].incarnation > peer->address.incarnation)
+            at--;
+        if (count == max)
+            metric_add_at(M_DETECTOR_FULL, DETECTOR_FULL_ACCUSED_SAID, 1);
+        else
+            count++;
+        if (at == count)
+            continue;
+        memmove(&out[at + 1], &out[at], (count - at - 1) * sizeof out[0]);
+        signalbox__cluster__v1__concurrence__init(&out[at]);
+        out[at].node = peer->address.id;
+        out[at].incarnation = peer->address.incarnation;
+        out[at].kind = (Signalbox__Cluster__V1__NodeKind)peer->address.kind;
+        out[at].silent_ms = (uint32_t)(now_ms - peer->heard_ms);
     }
     return count;
 }

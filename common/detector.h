@@ -63,8 +63,8 @@ void detector_appended(struct detector *detector, int64_t now_ms);
 /* Call every heartbeat, and after each heartbeat heard. True if what this process concurs in has changed: a heartbeat
  * should go out at once. */
 bool detector_tick(struct detector *detector, int64_t now_ms);
-/* Whom this process concurs in removing; fills at most `max` and returns how many there are. Ids borrow from the
- * detector's view. */
+/* Whom this process concurs in removing: fills at most `max`, the same ones in every process that accuses the same, and
+ * returns how many. Ids borrow from the detector. */
 size_t detector_concurrences(const struct detector *detector, Signalbox__Cluster__V1__Concurrence *out, size_t max,
                              int64_t now_ms);
 /* Which processes may be removed now; edits `entry` and returns how many were taken out. 0 while others are about to be

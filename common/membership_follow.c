@@ -77,8 +77,10 @@ static uint64_t first_needed(const struct membership *m, const struct view *view
 
 static void jump(struct membership *m, struct view *view, int64_t now_ms)
 {
-    if (m->view != NULL || view->settled.seq != 0)
+    if (m->view != NULL || view->settled.seq != 0) {
+        metric_add(M_VIEW_HISTORY_LOST, 1);
         log_warn("view_history_lost", log_uint("seq", view->number.seq), log_uint("settled", view->settled.seq));
+    }
     apply(m, view, false, now_ms);
 }
 

@@ -22,6 +22,9 @@ enum metric_id {
     METRIC_COUNT
 };
 
+/* Label values of metrics that programs of both tiers count. */
+enum session_list_cut { SESSION_LIST_CUT_BY_OWNER, SESSION_LIST_CUT_BY_GATEWAY };
+
 /* The functions without a label value are for metrics without a label. Gauges may count down: add the negative. */
 void metric_add(enum metric_id id, uint64_t n);
 /* `value` indexes the label's values in the table's order; asserts that it is in range. */

@@ -10,6 +10,8 @@ METRIC(M_LOOP_LAG, TIER_BOTH, METRIC_HISTOGRAM, "signalbox_loop_lag_seconds", NU
        "How late the event loop was when a timer was due")
 METRIC(M_LOOP_TURN, TIER_BOTH, METRIC_HISTOGRAM, "signalbox_loop_turn_seconds", NULL, NULL,
        "Time one turn of the event loop took, waiting excluded")
+METRIC(M_ADMIN_REFUSED, TIER_BOTH, METRIC_COUNTER, "signalbox_admin_connections_refused_total", NULL, NULL,
+       "Connections to the listener of probes and scrapers closed unread because 64 were open")
 METRIC(M_LOG_SUPPRESSED, TIER_BOTH, METRIC_COUNTER, "signalbox_log_lines_suppressed_total", NULL, NULL,
        "Log lines held back by the per-site rate limit")
 
@@ -59,6 +61,18 @@ METRIC(M_VIEW_GATEWAYS, TIER_BOTH, METRIC_GAUGE, "signalbox_view_gateways", NULL
        "Gateways in the newest view known")
 METRIC(M_VIEW_APPENDS, TIER_BOTH, METRIC_COUNTER, "signalbox_view_appends_total", "outcome",
        "ok,conflict,unknown,failed", "Entries that this process tried to append to the view log")
+METRIC(
+    M_VIEW_HISTORY_LOST, TIER_BOTH, METRIC_COUNTER, "signalbox_view_history_losses_total", NULL, NULL,
+    "Times that the views since the last settled one could not be had: rooms are then taken for ones that anybody may "
+    "have owned")
+METRIC(
+    M_VIEWS_LEFT_OUT, TIER_BOTH, METRIC_COUNTER, "signalbox_views_left_out_total", NULL, NULL,
+    "Views left out of answers to processes that were behind, because not all fit in a message: those read them in the "
+    "log")
+METRIC(M_DETECTOR_FULL, TIER_BOTH, METRIC_COUNTER, "signalbox_detector_overflows_total", "what",
+       "accused_said,accused_heard,starting",
+       "What the detection of failures had no place for: processes held for gone beyond the 64 that a heartbeat names, "
+       "said or heard, whose turn comes when those have been removed; the first of more than 32 processes that start")
 
 /* Rooms */
 METRIC(M_ROOMS, TIER_SHARD, METRIC_GAUGE, "signalbox_rooms", "state", "held,rebuilding,settling,live,frozen",
@@ -98,6 +112,9 @@ METRIC(M_SESSION_COMMANDS, TIER_SHARD, METRIC_COUNTER, "signalbox_session_comman
 METRIC(M_SESSION_LISTS_DIFFER, TIER_SHARD, METRIC_COUNTER, "signalbox_session_lists_differ_total", NULL, NULL,
        "Comparisons in which a gateway held other sessions than were listed as attached there; what is on its way "
        "differs for a moment")
+METRIC(M_SESSION_LISTS_CUT, TIER_BOTH, METRIC_COUNTER, "signalbox_session_lists_cut_total", "by", "owner,gateway",
+       "Comparisons that a later one has to complete: the owner listed 4,096 sessions and no more, or the gateway "
+       "named 64 that it lacks and no more")
 METRIC(M_DEPARTURES, TIER_SHARD, METRIC_COUNTER, "signalbox_departures_total", "reason",
        "unspecified,client_left,replaced,duplicate_identity,removed,room_closed,token_expired,token_revoked,"
        "window_expired,gateway_draining,slow_consumer,protocol_error,abuse,capacity,server_error,disconnected,session_"
@@ -278,8 +295,10 @@ METRIC(M_SESSION_REPEATS, TIER_GATEWAY, METRIC_COUNTER, "signalbox_session_repea
        "Session states that were said again because no acknowledgement came")
 METRIC(M_SESSIONS_FORGOTTEN, TIER_GATEWAY, METRIC_COUNTER, "signalbox_sessions_forgotten_total", NULL, NULL,
        "Sessions without a connection that gave way to newer ones before their owners had acknowledged them")
-METRIC(M_ACKS_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_acknowledgements_stale_total", NULL, NULL,
-       "Acknowledgements and commands that came from a former owner or for a session that has moved on")
+METRIC(
+    M_ACKS_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_acknowledgements_stale_total", NULL, NULL,
+    "Acknowledgements, commands and lists of sessions that came from a former owner, for a session that has moved on, "
+    "or in answer to an earlier comparison")
 METRIC(M_BATCHES_STALE, TIER_GATEWAY, METRIC_COUNTER, "signalbox_room_batches_stale_total", NULL, NULL,
        "Room batches of a former owner, an older epoch, or for a room that nobody here is in")
 METRIC(M_SESSIONS_REPAIRED, TIER_GATEWAY, METRIC_COUNTER, "signalbox_sessions_repaired_total", "what",

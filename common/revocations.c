@@ -220,6 +220,8 @@ void revocations_receive(struct revocations *revocations, const struct node_addr
                          int64_t now_ms)
 {
     drop_old(revocations, now_ms);
+    if (said->n_revoked > SAID_AT_ONCE)
+        metric_add(M_ITEMS_INVALID, 1);
     for (size_t i = 0; i < said->n_revoked && i < SAID_AT_ONCE; i++) {
         const Signalbox__Cluster__V1__Revocation *entry = said->revoked[i];
         struct sid sid;

@@ -84,6 +84,7 @@ static void answer(struct membership *membership, struct links *links, const str
     }
     reply.records = &list[first];
     reply.n_records = count - first;
+    metric_add(M_VIEWS_LEFT_OUT, first);
     item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_VIEW_REPLY;
     item.view_reply = &reply;
     if (reply.n_records > 0)
@@ -103,9 +104,13 @@ static void learn(struct membership *membership, const Record *record, int64_t n
 /* The newest says where to begin: what has settled before it is not needed. */
 static void learn_all(struct membership *membership, const Signalbox__Cluster__V1__ViewReply *reply, int64_t now_ms)
 {
-    size_t count = reply->n_records < RECORDS_MAX ? reply->n_records : RECORDS_MAX;
+    size_t count = reply->n_records;
+    if (count > RECORDS_MAX) {
+        metric_add(M_ITEMS_INVALID, 1);
+        return;
+    }
     if (count > 0)
-        learn(membership, reply->records[reply->n_records - 1], now_ms);
+        learn(membership, reply->records[count - 1], now_ms);
     for (size_t i = 0; i + 1 < count; i++)
         learn(membership, reply->records[i], now_ms);
 }
@@ -116,7 +121,9 @@ bool view_exchange_item(struct membership *membership, struct links *links, cons
     const Signalbox__Cluster__V1__ViewRequest *request = item->view_request;
     switch (item->body_case) {
     case SIGNALBOX__CLUSTER__V1__ITEM__BODY_VIEW_REQUEST:
-        if (request->after != NULL)
+        if (request->after == NULL)
+            metric_add(M_ITEMS_INVALID, 1);
+        else
             answer(membership, links, from, (struct view_number){request->after->generation, request->after->seq},
                    now_ms);
         return true;

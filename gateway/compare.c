@@ -170,11 +170,15 @@ static void tell_missed(struct gateway *gateway, struct compared *compared, cons
     size_t missed_count = 0;
     Ref *again[MISSED_MAX];
     Digest digest = SIGNALBOX__CLUSTER__V1__SESSION_DIGEST__INIT;
-    for (size_t i = 0; i < listed->n_sessions && missed_count < MISSED_MAX; i++) {
+    for (size_t i = 0; i < listed->n_sessions; i++) {
         Ref *ref = listed->sessions[i];
         struct sid sid;
         if (!sid_parse(ref->sid, &sid) || session_by_sid(gateway, ref->sid) != NULL)
             continue;
+        if (missed_count == MISSED_MAX) {
+            metric_add_at(M_SESSION_LISTS_CUT, SESSION_LIST_CUT_BY_GATEWAY, 1);
+            break;
+        }
         if (was_missed(compared, ref))
             again[digest.n_sessions++] = ref;
         memcpy(missed[missed_count].sid, ref->sid, sizeof missed[0].sid);
@@ -195,10 +199,14 @@ void compare_listed(struct gateway *gateway, const struct node_address *from, co
 {
     struct compared *compared = find(gateway, from);
     struct session *session, *next;
-    if (compared == NULL || listed->purpose != SIGNALBOX__CLUSTER__V1__SESSION_DIGEST__PURPOSE__LISTED ||
-        listed->slice != gateway->compare_slice || listed->slices != gateway->compare_slices ||
-        listed->n_sessions > LISTED_MAX)
+    if (listed->purpose != SIGNALBOX__CLUSTER__V1__SESSION_DIGEST__PURPOSE__LISTED || listed->n_sessions > LISTED_MAX) {
+        metric_add(M_ITEMS_INVALID, 1);
         return;
+    }
+    if (compared == NULL || listed->slice != gateway->compare_slice || listed->slices != gateway->compare_slices) {
+        metric_add(M_ACKS_STALE, 1);
+        return;
+    }
     gateway->compare_mark++;
     for (size_t i = 0; i < listed->n_sessions; i++) {
         session = session_by_sid(gateway, listed->sessions[i]->sid);

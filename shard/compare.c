@@ -38,6 +38,8 @@ static void answer(struct shard *shard, const struct node_address *gateway, cons
     if (listed.digest == held->digest && listed.count == held->count)
         return;
     metric_add(M_SESSION_LISTS_DIFFER, 1);
+    if (listed.n_sessions < listed.count)
+        metric_add_at(M_SESSION_LISTS_CUT, SESSION_LIST_CUT_BY_OWNER, 1);
     listed.sessions = list;
     listed.slice = held->slice;
     listed.slices = held->slices;

@@ -200,7 +200,9 @@ START_TEST(limits_connections)
     assert_starts(ask(REQUEST("GET", "/healthz")), "HTTP/1.1 200 OK\r\n");
     for (size_t i = 60; i < 70; i++)
         fds[i] = dial();
+    uint64_t refused = metric_value(M_ADMIN_REFUSED);
     ck_assert_str_eq(ask(REQUEST("GET", "/healthz")), "");
+    ck_assert_uint_gt(metric_value(M_ADMIN_REFUSED), refused);
     for (size_t i = 0; i < 70; i++)
         close(fds[i]);
 }

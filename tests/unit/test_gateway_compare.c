@@ -1,5 +1,6 @@
 /* What owners list as attached to this gateway, and what it holds. */
 #include "common/ids.h"
+#include "common/metrics.h"
 #include "gateway_fixture.h"
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +131,50 @@ START_TEST(what_is_not_held_is_said_the_second_time)
 }
 END_TEST
 
+START_TEST(of_many_that_are_not_held_some_are_said_at_a_time)
+{
+    enum { STRANGERS = 70, AT_ONCE = 64 };
+    char sids[STRANGERS][SID_TEXT_SIZE + 1];
+    Ref refs[STRANGERS], *list_of[STRANGERS];
+    for (int i = 0; i < STRANGERS; i++) {
+        struct sid sid = {.bytes = {9, (uint8_t)i}};
+        sid_format(&sid, sids[i]);
+        refs[i] = ref_to(sids[i], 1);
+        list_of[i] = &refs[i];
+    }
+    disconnect_client(&f, ann, false);
+    fixture_advance(&f, ROUND_MS);
+    uint64_t cut = metric_value_at(M_SESSION_LISTS_CUT, SESSION_LIST_CUT_BY_GATEWAY);
+    list(STRANGERS, list_of);
+    list(STRANGERS, list_of);
+    ck_assert_uint_eq(said(0)->n_sessions, AT_ONCE);
+    ck_assert_uint_eq(metric_value_at(M_SESSION_LISTS_CUT, SESSION_LIST_CUT_BY_GATEWAY), cut + 2);
+    /* Those are not listed any more. */
+    list(STRANGERS - AT_ONCE, list_of + AT_ONCE);
+    list(STRANGERS - AT_ONCE, list_of + AT_ONCE);
+    ck_assert_uint_eq(said(0)->n_sessions, STRANGERS - AT_ONCE);
+    ck_assert_uint_eq(metric_value_at(M_SESSION_LISTS_CUT, SESSION_LIST_CUT_BY_GATEWAY), cut + 2);
+}
+END_TEST
+
+START_TEST(lists_that_are_too_long_or_late_are_counted_and_not_used)
+{
+    enum { TOO_MANY = 8193 };
+    static Ref *refs[TOO_MANY];
+    Ref a = ref_of(ann);
+    uint64_t invalid = metric_value(M_ITEMS_INVALID), stale = metric_value(M_ACKS_STALE);
+    list(1, (Ref *[]){&a}); /* nothing was compared yet */
+    ck_assert_uint_eq(metric_value(M_ACKS_STALE), stale + 1);
+    fixture_advance(&f, ROUND_MS);
+    for (int i = 0; i < TOO_MANY; i++)
+        refs[i] = &a;
+    list(TOO_MANY, refs);
+    ck_assert_uint_eq(metric_value(M_ITEMS_INVALID), invalid + 1);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SESSION_STATE)), 0);
+    ck_assert_uint_eq(metric_value(M_ACKS_STALE), stale + 1);
+}
+END_TEST
+
 START_TEST(an_owner_of_nothing_is_not_asked_for_ever)
 {
     disconnect_client(&f, ann, true);
@@ -148,6 +193,8 @@ int main(void)
     tcase_add_test(tcase, what_the_owner_lacks_is_said_again);
     tcase_add_test(tcase, what_it_lists_under_another_generation_is_said_again);
     tcase_add_test(tcase, what_is_not_held_is_said_the_second_time);
+    tcase_add_test(tcase, of_many_that_are_not_held_some_are_said_at_a_time);
+    tcase_add_test(tcase, lists_that_are_too_long_or_late_are_counted_and_not_used);
     tcase_add_test(tcase, an_owner_of_nothing_is_not_asked_for_ever);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -1,4 +1,5 @@
 /* Into the view and out of it, and following the log. */
+#include "common/metrics.h"
 #include "membership_fixture.h"
 #include <stdlib.h>
 
@@ -213,7 +214,9 @@ START_TEST(a_truncated_log_does_not_stop_it)
     begin(NODE_SHARD);
     membership_start(f.membership, f.now_ms);
     read_done(settled_view(23, 20));
+    uint64_t lost = metric_value(M_VIEW_HISTORY_LOST);
     membership_entry_done(f.membership, VIEWLOG_GONE, NULL, f.now_ms);
+    ck_assert_uint_eq(metric_value(M_VIEW_HISTORY_LOST), lost + 1);
     ck_assert_uint_eq(membership_view(f.membership)->number.seq, 23);
     ck_assert_uint_eq(f.seen_count, 1);
 }

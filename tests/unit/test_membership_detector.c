@@ -1,4 +1,5 @@
 /* Who is heard, who is removed, and who may act. */
+#include "common/metrics.h"
 #include "membership_fixture.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -354,6 +355,71 @@ START_TEST(whoever_was_never_heard_is_no_part_of_a_majority)
 }
 END_TEST
 
+/* Each process hears of the others in an order of its own, and a quorum must concur in the same ones. */
+START_TEST(where_many_are_gone_the_same_ones_are_named_first)
+{
+    enum { GONE = 5, NAMED = 3, ACCUSED_SAID = 0 };
+    static const uint64_t incarnations[GONE] = {900, 300, 500, 200, 700};
+    const uint64_t expected[NAMED] = {200, 300, 500};
+    Signalbox__Cluster__V1__Concurrence named[NAMED];
+    join_and_hear_both();
+    struct view *view = view_copy(membership_view(f.membership));
+    view->number.seq++;
+    for (int i = 0; i < GONE; i++) {
+        struct view_node node = {.id = {(char)('p' + i)}, .incarnation = incarnations[i]};
+        view_put_gateway(view, &node);
+    }
+    learn(view);
+    f.reads_answered = f.reads;
+    pass_heard(membership_default_times.detector.silence_ms + 100, true);
+    uint64_t left_out = metric_value_at(M_DETECTOR_FULL, ACCUSED_SAID);
+    ck_assert_uint_eq(membership_concurrences(f.membership, named, NAMED, f.now_ms), NAMED);
+    for (int i = 0; i < NAMED; i++)
+        ck_assert_uint_eq(named[i].incarnation, expected[i]);
+    ck_assert_uint_eq(metric_value_at(M_DETECTOR_FULL, ACCUSED_SAID), left_out + GONE - NAMED);
+}
+END_TEST
+
+START_TEST(whom_others_hold_for_gone_is_bounded_and_counted)
+{
+    enum { ACCUSED = 66, MOST = 64, ACCUSED_HEARD = 1 };
+    static Signalbox__Cluster__V1__Concurrence concurs[ACCUSED], *list[ACCUSED];
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    join_and_hear_both();
+    for (uint64_t i = 0; i < ACCUSED; i++) {
+        signalbox__cluster__v1__concurrence__init(&concurs[i]);
+        concurs[i].incarnation = 1000 + i;
+        list[i] = &concurs[i];
+    }
+    beat.node = (char *)"a";
+    beat.incarnation = 'a';
+    beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
+    beat.concurs = list;
+    beat.n_concurs = ACCUSED;
+    uint64_t before = metric_value_at(M_DETECTOR_FULL, ACCUSED_HEARD);
+    membership_heartbeat(f.membership, &beat, f.now_ms);
+    ck_assert_uint_eq(metric_value_at(M_DETECTOR_FULL, ACCUSED_HEARD), before + ACCUSED - MOST);
+}
+END_TEST
+
+START_TEST(of_many_that_start_the_first_are_forgotten_and_counted)
+{
+    enum { STARTING = 33, FULL_STARTING = 2 };
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    join_and_hear_both();
+    uint64_t before = metric_value_at(M_DETECTOR_FULL, FULL_STARTING);
+    beat.node = (char *)"z";
+    beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
+    beat.joining = true;
+    for (uint64_t i = 0; i < STARTING; i++) {
+        ck_assert_uint_eq(metric_value_at(M_DETECTOR_FULL, FULL_STARTING), before);
+        beat.incarnation = 1000 + i;
+        membership_heartbeat(f.membership, &beat, f.now_ms);
+    }
+    ck_assert_uint_eq(metric_value_at(M_DETECTOR_FULL, FULL_STARTING), before + 1);
+}
+END_TEST
+
 START_TEST(the_times_are_checked_against_each_other)
 {
     struct membership_times times = membership_default_times;
@@ -391,6 +457,9 @@ int main(void)
     tcase_add_test(tcase, who_hears_itself_accused_may_not_act);
     tcase_add_test(tcase, a_heartbeat_counts_from_when_it_was_sent);
     tcase_add_test(tcase, whoever_was_never_heard_is_no_part_of_a_majority);
+    tcase_add_test(tcase, where_many_are_gone_the_same_ones_are_named_first);
+    tcase_add_test(tcase, whom_others_hold_for_gone_is_bounded_and_counted);
+    tcase_add_test(tcase, of_many_that_start_the_first_are_forgotten_and_counted);
     tcase_add_test(tcase, the_times_are_checked_against_each_other);
     suite_add_tcase(suite, tcase);
 

@@ -216,6 +216,29 @@ START_TEST(what_is_malformed_or_no_revocation_is_dropped)
 }
 END_TEST
 
+START_TEST(who_is_named_beyond_the_bound_is_not_taken)
+{
+    enum { NAMED = 1001 };
+    static Signalbox__Cluster__V1__Revocation entries[NAMED], *list[NAMED];
+    static struct sid sids[NAMED];
+    Signalbox__Cluster__V1__Revocations said = SIGNALBOX__CLUSTER__V1__REVOCATIONS__INIT;
+    for (int i = 0; i < NAMED; i++) {
+        sid_random(&sids[i]);
+        signalbox__cluster__v1__revocation__init(&entries[i]);
+        entries[i].sid = (ProtobufCBinaryData){.len = sizeof sids[i].bytes, .data = sids[i].bytes};
+        entries[i].reason = SIGNALBOX__V1__LEAVE_REASON__REMOVED;
+        entries[i].left_s = 60;
+        list[i] = &entries[i];
+    }
+    said.revoked = list;
+    said.n_revoked = NAMED;
+    uint64_t invalid = metric_value(M_ITEMS_INVALID);
+    revocations_receive(&processes[1].revocations, &processes[0].address, &said, NOW_MS);
+    ck_assert_int_eq(processes[1].ended, NAMED - 1);
+    ck_assert_uint_eq(metric_value(M_ITEMS_INVALID), invalid + 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("revocations");
@@ -228,6 +251,7 @@ int main(void)
     tcase_add_test(tcase, many_are_said_in_parts_and_the_oldest_give_way);
     tcase_add_test(tcase, its_time_ends_it_and_nobody_prolongs_it);
     tcase_add_test(tcase, what_is_malformed_or_no_revocation_is_dropped);
+    tcase_add_test(tcase, who_is_named_beyond_the_bound_is_not_taken);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

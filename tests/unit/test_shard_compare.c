@@ -1,6 +1,8 @@
 /* What gateways hold, and what is listed here as attached to them. */
 #include "common/ids.h"
+#include "common/metrics.h"
 #include "shard_fixture.h"
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -79,6 +81,29 @@ START_TEST(who_differs_is_told_what_is_listed)
 }
 END_TEST
 
+START_TEST(of_too_many_for_a_list_some_are_listed)
+{
+    enum { LISTED_MOST = 4096 };
+    char room[16];
+    uint64_t cut = metric_value_at(M_SESSION_LISTS_CUT, SESSION_LIST_CUT_BY_OWNER);
+    struct person person = person_make("p", "", 0);
+    for (int i = 0; i < LISTED_MOST; i++) {
+        struct sid sid = {.bytes = {1, (uint8_t)(i >> 8), (uint8_t)i}};
+        sid_format(&sid, person.sid);
+        snprintf(person.identity, sizeof person.identity, "p%d", i);
+        snprintf(room, sizeof room, "room-%d", i / 256); /* joins of one room are budgeted */
+        person.room = room;
+        person.version = 1;
+        send_state(&f, &person, person_state(&person, JOIN, ATTACHED));
+        fixture_flush(&f);
+    }
+    const Digest *answer = say(0, HELD, 0, 0, NULL);
+    ck_assert_uint_eq(answer->count, LISTED_MOST + 2);
+    ck_assert_uint_eq(answer->n_sessions, LISTED_MOST);
+    ck_assert_uint_eq(metric_value_at(M_SESSION_LISTS_CUT, SESSION_LIST_CUT_BY_OWNER), cut + 1);
+}
+END_TEST
+
 START_TEST(who_is_detached_is_not_listed)
 {
     person_hold(&f, &bob, DETACHED);
@@ -121,9 +146,11 @@ int main(void)
 {
     Suite *suite = suite_create("shard_compare");
     TCase *tcase = tcase_create("shard_compare");
+    tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, who_agrees_gets_no_answer);
     tcase_add_test(tcase, who_differs_is_told_what_is_listed);
+    tcase_add_test(tcase, of_too_many_for_a_list_some_are_listed);
     tcase_add_test(tcase, who_is_detached_is_not_listed);
     tcase_add_test(tcase, whom_the_gateway_lacks_is_detached_at_that_generation);
     tcase_add_test(tcase, slices_that_cannot_be_are_refused);

@@ -1,5 +1,7 @@
 #include "common/view_exchange.h"
 
+#include "common/metrics.h"
+
 #include <check.h>
 #include <stdio.h>
 #include <string.h>
@@ -211,6 +213,60 @@ START_TEST(what_is_missing_in_between_comes_from_others_too)
 }
 END_TEST
 
+START_TEST(of_views_that_do_not_fit_a_message_the_newest_are_sent)
+{
+    enum { GATEWAYS = 1500 };
+    struct view *large = make_view(NEWEST);
+    for (uint64_t i = 0; i < GATEWAYS; i++) {
+        struct view_node gateway = {.incarnation = UINT64_MAX - i};
+        snprintf(gateway.id, sizeof gateway.id, "a-gateway-with-a-long-name-%04u", (unsigned)i);
+        view_put_gateway(large, &gateway);
+    }
+    for (uint64_t seq = NEWEST + 1; seq <= NEWEST + 4; seq++) {
+        struct view *view = view_copy(large);
+        view->number.seq = seq;
+        membership_learn(knower.membership, view, now_ms);
+        view_unref(&view);
+    }
+    view_unref(&large);
+    uint64_t before = metric_value(M_VIEWS_LEFT_OUT);
+    membership_heard(asker.membership, &knower.address, (struct view_number){1, NEWEST + 4}, now_ms);
+    pass_on(&asker, &knower);
+    uint64_t left_out = metric_value(M_VIEWS_LEFT_OUT) - before;
+    ck_assert_uint_gt(left_out, 0);
+    ck_assert_uint_lt(left_out, NEWEST + 4 - 1);
+    pass_on(&knower, &asker);
+    ck_assert_uint_eq(asker.entry_reads, 1); /* in the log */
+}
+END_TEST
+
+START_TEST(what_asks_for_nothing_or_tells_too_much_is_counted)
+{
+    enum { TOO_MANY = 65 };
+    Signalbox__Cluster__V1__Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    Signalbox__Cluster__V1__ViewRequest request = SIGNALBOX__CLUSTER__V1__VIEW_REQUEST__INIT;
+    Signalbox__Cluster__V1__ViewReply reply = SIGNALBOX__CLUSTER__V1__VIEW_REPLY__INIT;
+    Signalbox__Cluster__V1__ViewRecord record = SIGNALBOX__CLUSTER__V1__VIEW_RECORD__INIT, *records[TOO_MANY];
+    uint64_t invalid = metric_value(M_ITEMS_INVALID), malformed = metric_value_at(M_BUS_DROPPED, BUS_DROP_MALFORMED);
+    item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_VIEW_REQUEST;
+    item.view_request = &request;
+    ck_assert(view_exchange_item(knower.membership, knower.links, &asker.address, &item, now_ms));
+    ck_assert_uint_eq(metric_value(M_ITEMS_INVALID), invalid + 1);
+    for (int i = 0; i < TOO_MANY; i++)
+        records[i] = &record;
+    item.body_case = SIGNALBOX__CLUSTER__V1__ITEM__BODY_VIEW_REPLY;
+    item.view_reply = &reply;
+    reply.records = records;
+    reply.n_records = TOO_MANY;
+    ck_assert(view_exchange_item(asker.membership, asker.links, &knower.address, &item, now_ms));
+    ck_assert_uint_eq(metric_value(M_ITEMS_INVALID), invalid + 2);
+    ck_assert_uint_eq(metric_value_at(M_BUS_DROPPED, BUS_DROP_MALFORMED), malformed);
+    reply.n_records = 1;
+    ck_assert(view_exchange_item(asker.membership, asker.links, &knower.address, &item, now_ms));
+    ck_assert_uint_eq(metric_value_at(M_BUS_DROPPED, BUS_DROP_MALFORMED), malformed + 1);
+}
+END_TEST
+
 START_TEST(a_record_is_read_as_it_was_written)
 {
     struct arena arena;
@@ -237,6 +293,8 @@ int main(void)
     tcase_add_test(tcase, whoever_is_behind_learns_from_whoever_is_not);
     tcase_add_test(tcase, whoever_knows_nothing_newer_does_not_answer);
     tcase_add_test(tcase, what_is_missing_in_between_comes_from_others_too);
+    tcase_add_test(tcase, of_views_that_do_not_fit_a_message_the_newest_are_sent);
+    tcase_add_test(tcase, what_asks_for_nothing_or_tells_too_much_is_counted);
     tcase_add_test(tcase, a_record_is_read_as_it_was_written);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
