@@ -1,6 +1,7 @@
 """deploy/helm/signalbox: well-formed, strict, safe, and about metrics and settings that exist."""
 
 import functools
+import json
 import os
 import pathlib
 import re
@@ -9,6 +10,7 @@ import tempfile
 import unittest
 
 import chart_tools as chart
+import dashboard
 from chart_tools import of_kind
 
 try:
@@ -183,6 +185,10 @@ class ChartTest(unittest.TestCase):
         self.assertIn({"type": "Pods", "pods": {"metric": {"name": "active_websocket_connections"},
                                                 "target": {"type": "AverageValue", "averageValue": "1700"}}},
                       scalers["test-signalbox-gateway"]["metrics"])
+        self.assertEqual({metric["external"]["metric"]["name"]: metric["external"]["target"]
+                          for metric in scalers["test-signalbox-gateway"]["metrics"] if metric["type"] == "External"},
+                         {"test_signalbox_join_p95_seconds": {"type": "Value", "value": "500m"},
+                          "test_signalbox_reconnect_failure_ratio": {"type": "Value", "value": "50m"}})
 
     def test_adapter_serves_what_autoscalers_ask_for(self):
         objects = self.rendered["default"]
@@ -217,6 +223,23 @@ class ChartTest(unittest.TestCase):
             file.flush()
             status, output, error = chart.run([chart.promtool_path(), "check", "rules", file.name])
         self.assertEqual(status, 0, output + error)
+
+    def test_the_dashboard_can_be_read(self):
+        """Each panel has a place of its own, a unit, and says what it shows; Prometheus is the reader's choice."""
+        panels = json.loads(dashboard.PATH.read_text())["panels"]
+        self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
+        taken = set()
+        for panel in panels:
+            grid = panel["gridPos"]
+            self.assertLessEqual(grid["x"] + grid["w"], dashboard.COLUMNS, panel["title"])
+            cells = {(x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])}
+            self.assertEqual(cells & taken, set(), panel["title"])
+            taken |= cells
+            if panel["type"] != "row":
+                self.assertTrue(panel["description"] and panel["fieldConfig"]["defaults"]["unit"], panel["title"])
+                for each in (panel, *panel["targets"]):
+                    self.assertEqual(each["datasource"], {"type": "prometheus", "uid": "${datasource}"}, panel["title"])
+        self.assertEqual(len(taken), dashboard.COLUMNS * (1 + max(y for _, y in taken)), "there are gaps")
 
     def test_alerts_say_what_to_do(self):
         rules = of_kind(self.rendered["production"], "PrometheusRule")[0]
