@@ -65,9 +65,10 @@ struct viewlog {
 
 static enum viewlog_result fail(struct request *request, enum viewlog_result result, natsStatus s)
 {
-    const char *text = nats_GetLastError(NULL);
+    natsStatus told = NATS_OK; /* of the last failure on this thread, which may be an earlier one */
+    const char *text = nats_GetLastError(&told);
 
-    snprintf(request->detail, sizeof(request->detail), "%s", text && *text ? text : natsStatus_GetText(s));
+    snprintf(request->detail, sizeof(request->detail), "%s", told == s && text && *text ? text : natsStatus_GetText(s));
     return result;
 }
 
