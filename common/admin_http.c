@@ -56,13 +56,13 @@ static void respond_text(h2o_req_t *req, int status, const char *reason, const c
 
 static void respond_ready(const struct admin_http *admin, h2o_req_t *req)
 {
-    char reason[REASON_MAX_BYTES] = "";
-    if (admin->handlers.ready == NULL || admin->handlers.ready(admin->ctx, reason, sizeof(reason) - 1)) {
+    char reason[REASON_MAX_BYTES] = "", text[REASON_MAX_BYTES + 1];
+    if (admin->handlers.ready == NULL || admin->handlers.ready(admin->ctx, reason, sizeof(reason))) {
         respond_text(req, 200, "OK", "ready\n");
         return;
     }
-    strcat(reason, "\n");
-    respond_text(req, 503, "Service Unavailable", reason);
+    snprintf(text, sizeof(text), "%s\n", reason);
+    respond_text(req, 503, "Service Unavailable", text);
 }
 
 static void respond_metrics(const struct admin_http *admin, h2o_req_t *req)

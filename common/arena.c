@@ -48,9 +48,10 @@ void arena_done(struct arena *arena)
 
 void arena_reset(struct arena *arena)
 {
-    struct arena_chunk *oldest = arena->chunks;
 #ifdef SBX_NO_POOLS
-    oldest = NULL;
+    struct arena_chunk *oldest = NULL;
+#else
+    struct arena_chunk *oldest = arena->chunks;
 #endif
     while (oldest != NULL && oldest->next != NULL)
         oldest = oldest->next;

@@ -80,7 +80,7 @@ static void append_placeholder(struct buf *out, const struct config_key *key)
         }
         buf_append_str(out, "\"${");
         for (const char *p = key->name; *p; p++)
-            buf_append_char(out, *p == '.' ? '_' : (char)toupper((unsigned char)*p));
+            buf_append_char(out, (char)(*p == '.' ? '_' : toupper((unsigned char)*p)));
         buf_append_str(out, "}\"");
         break;
     case CONFIG_INT:

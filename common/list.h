@@ -4,6 +4,7 @@
 #ifndef SBX_COMMON_LIST_H
 #define SBX_COMMON_LIST_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -35,6 +36,7 @@ static inline bool list_linked(const struct list *link)
 
 static inline void list_insert_before(struct list *pos, struct list *link)
 {
+    assert(pos->prev != NULL); /* an anchor that was never initialised */
     link->prev = pos->prev;
     link->next = pos;
     pos->prev->next = link;

@@ -79,6 +79,7 @@ int listener_open(const struct listener_options *options, unsigned *ret_port, ch
         return -1;
     struct sockaddr_storage bound;
     socklen_t bound_size = sizeof(bound);
+    memset(&bound, 0, sizeof(bound));
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0 || !configure(fd, options) || bind(fd, address->ai_addr, address->ai_addrlen) != 0 ||
         listen(fd, options->backlog) != 0 || getsockname(fd, (struct sockaddr *)&bound, &bound_size) != 0) {

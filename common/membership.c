@@ -113,7 +113,7 @@ static void on_heartbeat(struct timer *timer, int64_t now_ms)
     struct membership *m = container_of(timer, struct membership, heartbeat_timer);
     uint32_t interval_ms = m->times.heartbeat_ms / 2;
     notice_sleep(m, now_ms);
-    if (m->tick_ms != 0 && now_ms - m->tick_ms > 2 * interval_ms)
+    if (m->tick_ms != 0 && now_ms - m->tick_ms > 2 * (int64_t)interval_ms)
         detector_late(m->detector, (uint32_t)(now_ms - m->tick_ms - interval_ms));
     m->tick_ms = now_ms;
     if (now_ms - m->beat_ms >= m->times.heartbeat_ms)

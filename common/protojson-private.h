@@ -45,7 +45,9 @@ static inline char camel_next(const char **name, bool capital)
     if (c == '\0')
         return c;
     (*name)++;
-    return capital && c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c;
+    if (capital && c >= 'a' && c <= 'z')
+        return (char)(c - 'a' + 'A');
+    return c;
 }
 
 /* protobuf-c shows map<k, v> foo_bar as repeated FooBarEntry{key, value}. */
@@ -54,7 +56,8 @@ static inline bool field_is_map(const ProtobufCFieldDescriptor *field)
     if (field->label != PROTOBUF_C_LABEL_REPEATED || field->type != PROTOBUF_C_TYPE_MESSAGE)
         return false;
     const ProtobufCMessageDescriptor *entry = field->descriptor;
-    if (entry->n_fields != 2 || strcmp(entry->fields[0].name, "key") || strcmp(entry->fields[1].name, "value"))
+    if (entry->n_fields != 2 || strcmp(entry->fields[0].name, "key") != 0 ||
+        strcmp(entry->fields[1].name, "value") != 0)
         return false;
     const char *name = field->name;
     const char *type = entry->short_name;

@@ -52,9 +52,9 @@ static void write_string(struct buf *out, const char *str)
         if (c == '\0')
             break;
         if (c == '"' || c == '\\')
-            buf_append(out, (char[]){'\\', c}, 2);
+            buf_append(out, (char[]){'\\', (char)c}, 2);
         else if (c == '\n' || c == '\r' || c == '\t')
-            buf_append(out, (char[]){'\\', c == '\n' ? 'n' : c == '\r' ? 'r' : 't'}, 2);
+            buf_append(out, (char[]){'\\', (char)(c == '\n' ? 'n' : c == '\r' ? 'r' : 't')}, 2);
         else if (c < 0x20)
             buf_printf(out, "\\u%04x", c);
         else

@@ -71,6 +71,7 @@ static void relay(struct request *request, ServerMessage *out, Signalbox__Cluste
     out->route = &route;
 
     struct payload *packed = payload_pack(&out->base);
+    out->route = NULL; /* this function's */
     struct gw_room *room = session->room;
     item_relay.room_key = (ProtobufCBinaryData){.len = sizeof room->key.bytes, .data = room->key.bytes};
     item_relay.from = session->sid_text;

@@ -121,9 +121,7 @@ static void on_bus(void *ctx, bool up, int64_t now_ms)
 static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
 {
     struct shard_process *process = ctx;
-    if (state == MEMBERSHIP_LEFT) {
-        end(process, PROGRAM_EXIT_OK);
-    } else if (state == MEMBERSHIP_REMOVED && process->draining) {
+    if (state == MEMBERSHIP_LEFT || (state == MEMBERSHIP_REMOVED && process->draining)) {
         end(process, PROGRAM_EXIT_OK);
     } else if (state == MEMBERSHIP_REMOVED && node_was_replaced(process->node)) {
         log_error("replaced_in_view", log_str("reason", "another process has joined under this node.id"),

@@ -541,7 +541,7 @@ void room_discard_pending(struct room *room)
 /* What one batch costs this shard. */
 static size_t turn_cost(const struct room *room, const struct payload *message)
 {
-    return message->size * (room->gateway_count + 1);
+    return (size_t)message->size * (room->gateway_count + 1);
 }
 
 /* Publishes `events` as what happened up to last_seq. */
