@@ -1,6 +1,7 @@
-/* Bus messages, all the way into a shard's and a gateway's decisions. What comes from the bus was sent by a process of
- * the cluster, perhaps of another version: it must be refused, not crash anybody. */
+/* Bus messages, all the way into a membership's, a shard's and a gateway's decisions. What comes from the bus was sent
+ * by a process of the cluster, perhaps of another version: it must be refused, not crash anybody. */
 #include "common/link.h"
+#include "common/view_exchange.h"
 #include "gateway/gateway.h"
 #include "shard/shard.h"
 #include <assert.h>
@@ -15,6 +16,8 @@ static const struct node_address gateway_address = {.kind = NODE_GATEWAY, .id = 
 
 struct world {
     struct timer_wheel wheel;
+    struct links *links;
+    struct membership *membership;
     struct shard *shard;
     struct gateway *gateway;
 };
@@ -33,6 +36,8 @@ static void on_item(void *ctx, const struct node_address *from, const Signalbox_
                     int64_t now_ms)
 {
     struct world *world = ctx;
+    if (view_exchange_item(world->membership, world->links, from, item, now_ms))
+        return;
     shard_item(world->shard, &gateway_address, item, now_ms);
     gateway_item(world->gateway, &shard_address, item, now_ms);
 }
@@ -87,6 +92,66 @@ static void on_to_shard(void *ctx, const struct node_address *shard, struct payl
 {
 }
 
+static void on_nothing(void *ctx)
+{
+}
+
+static void on_read(void *ctx, uint64_t seq)
+{
+}
+
+static void on_append(void *ctx, const struct view *entry, uint64_t expected_last_seq)
+{
+}
+
+static void on_announce(void *ctx, const struct view *view)
+{
+}
+
+static void on_probe(void *ctx, const struct node_address *node)
+{
+}
+
+static void on_ask(void *ctx, const struct node_address *whom, struct view_number after)
+{
+}
+
+static void on_new_view(void *ctx, struct view *old, struct view *view, int64_t now_ms)
+{
+    struct world *world = ctx;
+    shard_view(world->shard, view, now_ms);
+    gateway_view(world->gateway, view, now_ms);
+}
+
+static void on_state(void *ctx, enum membership_state state, int64_t now_ms)
+{
+}
+
+static int64_t on_wall_s(void *ctx)
+{
+    return 1800000000;
+}
+
+static void on_progress(void *ctx, int64_t now_ms)
+{
+}
+
+static struct membership *open_membership(struct world *world)
+{
+    static const struct membership_actions actions = {.read_last = on_nothing,
+                                                      .read = on_read,
+                                                      .append = on_append,
+                                                      .announce = on_announce,
+                                                      .heartbeat = on_nothing,
+                                                      .probe = on_probe,
+                                                      .ask = on_ask,
+                                                      .view = on_new_view,
+                                                      .state = on_state,
+                                                      .wall_s = on_wall_s,
+                                                      .progress = on_progress};
+    return membership_new(&shard_address, "", 100, &membership_default_times, &world->wheel, &actions, world);
+}
+
 static void open_world(struct world *world)
 {
     static const struct shard_actions shard_actions = {.send = on_to_gateway,
@@ -114,8 +179,8 @@ static void open_world(struct world *world)
     memcpy(gateway.id, gateway_address.id, sizeof gateway.id);
     view_put_shard(view, &node);
     view_put_gateway(view, &gateway);
-    shard_view(world->shard, view, 0);
-    gateway_view(world->gateway, view, 0);
+    world->membership = open_membership(world);
+    membership_learn(world->membership, view, 0);
     gateway_bus(world->gateway, true, 0);
     view_unref(&view);
 }
@@ -126,14 +191,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .publish = on_publish, .judge = on_judge, .item = on_item, .gap = on_gap, .view = on_view};
     struct world world;
     open_world(&world);
-    struct links *links = links_new(&shard_address, &handlers, &world);
-    links_receive(links, data, size, 1);
-    links_receive(links, data, size, 2); /* a repeat */
-    links_release(links, 3);
+    world.links = links_new(&shard_address, &handlers, &world);
+    links_receive(world.links, data, size, 1);
+    links_receive(world.links, data, size, 2); /* a repeat */
+    links_release(world.links, 3);
+    links_flush(world.links, 10);
     shard_flush(world.shard, 10);
     timer_wheel_advance(&world.wheel, 60 * 1000);
     shard_flush(world.shard, 60 * 1000);
-    links_free(&links);
+    membership_free(&world.membership);
+    links_free(&world.links);
     gateway_free(&world.gateway);
     shard_free(&world.shard);
     return 0;
