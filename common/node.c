@@ -582,12 +582,6 @@ void node_send(struct node *node, const struct node_address *to, struct payload 
     loop_defer(node->loop, &node->flush_task);
 }
 
-void node_send_item(struct node *node, const struct node_address *to, const Signalbox__Cluster__V1__Item *item)
-{
-    links_send_item(node->links, to, item, loop_now_ms(node->loop));
-    loop_defer(node->loop, &node->flush_task);
-}
-
 void node_reply(struct node *node, const char *reply_subject, const Signalbox__Cluster__V1__AdminReply *reply)
 {
     struct payload *payload = payload_pack(&reply->base);
@@ -623,11 +617,6 @@ bool node_was_replaced(const struct node *node)
 bool node_bus_up(const struct node *node)
 {
     return node->bus_up;
-}
-
-const char *node_bus_server(const struct node *node)
-{
-    return node->server_id;
 }
 
 struct view *node_view(const struct node *node)

@@ -57,7 +57,6 @@ void node_drain(struct node *node, uint32_t within_ms);
 enum drain_progress node_drain_progress(const struct node *node);
 
 void node_send(struct node *node, const struct node_address *to, struct payload *item);
-void node_send_item(struct node *node, const struct node_address *to, const Signalbox__Cluster__V1__Item *item);
 void node_reply(struct node *node, const char *reply_subject, const Signalbox__Cluster__V1__AdminReply *reply);
 
 /* Shards: whether this process is sure enough of its place to act on rooms. While it is not, nothing of its links is
@@ -72,7 +71,6 @@ struct view_number node_marker_of(const struct node *node, uint64_t incarnation)
 /* In state REMOVED: whether another process has taken this one's id, rather than the others having held it for gone. */
 bool node_was_replaced(const struct node *node);
 bool node_bus_up(const struct node *node);
-const char *node_bus_server(const struct node *node);
 /* Borrowed; NULL before the first. */
 struct view *node_view(const struct node *node);
 enum membership_state node_state(const struct node *node);

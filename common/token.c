@@ -16,16 +16,6 @@ enum {
     BASE64URL = sodium_base64_VARIANT_URLSAFE_NO_PADDING,
 };
 
-static const char *const RESULT_NAMES[] = {
-    [-RESUME_TOKEN_OK] = "ok",           [-RESUME_TOKEN_MALFORMED] = "malformed", [-RESUME_TOKEN_FORGED] = "forged",
-    [-RESUME_TOKEN_EXPIRED] = "expired", [-RESUME_TOKEN_VERSION] = "version",
-};
-
-const char *resume_token_result_name(enum resume_token_result result)
-{
-    return RESULT_NAMES[-(int)result];
-}
-
 static void key_derive(struct token_key *key, const char *secret)
 {
     /* The label keeps this key apart from whatever else is derived from the cluster's secret. */

@@ -62,9 +62,6 @@ struct resume_token {
     uint32_t grants_version;                      /* of `grants`: grows with each access token that changed them */
 };
 
-/* Stable snake_case name, for metrics labels, problem bodies and logs. */
-const char *resume_token_result_name(enum resume_token_result result);
-
 /* Derives the keys. The secrets are the operator's, their strength was checked with the configuration. */
 void token_key_init(struct token_keys *keys, const char *current_secret, const char *previous_secret_or_null);
 

@@ -242,13 +242,6 @@ START_TEST(authentic_but_unusable)
 }
 END_TEST
 
-START_TEST(result_names)
-{
-    ck_assert_str_eq(resume_token_result_name(RESUME_TOKEN_OK), "ok");
-    ck_assert_str_eq(resume_token_result_name(RESUME_TOKEN_VERSION), "version");
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("token");
@@ -261,7 +254,6 @@ int main(void)
     tcase_add_test(tcase, every_changed_bit_is_noticed);
     tcase_add_test(tcase, rotation);
     tcase_add_test(tcase, authentic_but_unusable);
-    tcase_add_test(tcase, result_names);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
