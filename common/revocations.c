@@ -134,13 +134,6 @@ static void say_all(struct revocations *revocations, const struct node_address *
         next = say_some(revocations, to, next, SAID_AT_ONCE, now_ms);
 }
 
-static struct node_address address_of(enum node_kind kind, const struct view_node *node)
-{
-    struct node_address address = {.kind = kind, .incarnation = node->incarnation};
-    memcpy(address.id, node->id, sizeof address.id);
-    return address;
-}
-
 struct telling {
     struct revocations *revocations;
     const struct view *old;        /* tell only those that it lacks; NULL: all */
@@ -149,18 +142,12 @@ struct telling {
     int64_t now_ms;
 };
 
-static bool has(const struct view *view, enum node_kind kind, const struct view_node *node)
+/* Shards first. */
+static void tell(const struct telling *telling, const struct view *view)
 {
-    const struct view_node *known =
-        kind == NODE_SHARD ? view_find_shard(view, node->id) : view_find_gateway(view, node->id);
-    return known != NULL && known->incarnation == node->incarnation;
-}
-
-static void tell(const struct telling *telling, enum node_kind kind, const struct view_node *nodes, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        struct node_address to = address_of(kind, &nodes[i]);
-        if (to.incarnation == telling->self || (telling->old != NULL && has(telling->old, kind, &nodes[i])))
+    for (size_t i = 0; i < view_node_count(view); i++) {
+        struct node_address to = view_node_at(view, i);
+        if (to.incarnation == telling->self || (telling->old != NULL && view_lists(telling->old, &to)))
             continue;
         if (telling->only != NULL)
             say_some(telling->revocations, &to, telling->only, 1, telling->now_ms);
@@ -176,20 +163,18 @@ void revocations_make(struct revocations *revocations, const struct sid *sid, Si
     if (made == NULL || view == NULL)
         return;
     struct telling telling = {.revocations = revocations, .only = made, .self = self, .now_ms = now_ms};
-    tell(&telling, NODE_SHARD, view->shards, view->shard_count);
-    tell(&telling, NODE_GATEWAY, view->gateways, view->gateway_count);
+    tell(&telling, view);
 }
 
 /* Whether this process is among the first few that both views list: shards before gateways, by id. */
 static bool falls_to(const struct view *old, const struct view *view, uint64_t self)
 {
     size_t before = 0;
-    for (size_t i = 0; i < view->shard_count + view->gateway_count && before < REVOCATION_TELLERS; i++) {
-        bool shard = i < view->shard_count;
-        const struct view_node *node = shard ? &view->shards[i] : &view->gateways[i - view->shard_count];
-        if (!has(old, shard ? NODE_SHARD : NODE_GATEWAY, node))
+    for (size_t i = 0; i < view_node_count(view) && before < REVOCATION_TELLERS; i++) {
+        struct node_address address = view_node_at(view, i);
+        if (!view_lists(old, &address))
             continue;
-        if (node->incarnation == self)
+        if (address.incarnation == self)
             return true;
         before++;
     }
@@ -202,8 +187,7 @@ void revocations_view(struct revocations *revocations, const struct view *old, c
     if (revocations->by_sid == NULL || old == NULL || !falls_to(old, view, self))
         return;
     struct telling telling = {.revocations = revocations, .old = old, .self = self, .now_ms = now_ms};
-    tell(&telling, NODE_SHARD, view->shards, view->shard_count);
-    tell(&telling, NODE_GATEWAY, view->gateways, view->gateway_count);
+    tell(&telling, view);
 }
 
 void revocations_ask(struct revocations *revocations, const struct node_address *to)
