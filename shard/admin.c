@@ -238,8 +238,9 @@ static void list_rooms(const struct admin_call *call)
         count = keep_smallest(rooms, count, limit, room);
     }
     reply_rooms(call, rooms, count);
-    if (matching > count)
-        call->reply->next = call->reply->rooms[count - 1]->room_key;
+    size_t shown = call->reply->n_rooms;
+    if (matching > shown && shown > 0)
+        call->reply->next = call->reply->rooms[shown - 1]->room_key;
 }
 
 /* --- changing ------------------------------------------------------------------------------------------------------
