@@ -56,9 +56,13 @@ void departed_note(struct gw_room *room, const ProtobufCBinaryData *message, int
         &signalbox__v1__server_message__descriptor, &arena->allocator, message->len, message->data);
     if (server == NULL || server->body_case != SIGNALBOX__V1__SERVER_MESSAGE__BODY_ROOM_EVENTS)
         return;
-    for (size_t i = 0; i < server->room_events->n_events; i++)
-        if (server->room_events->events[i]->event_case == SIGNALBOX__V1__ROOM_EVENT__EVENT_LEFT)
-            add(room, server->room_events->events[i]->left, now_ms);
+    for (size_t i = 0; i < server->room_events->n_events; i++) {
+        const Signalbox__V1__RoomEvent *event = server->room_events->events[i];
+        if (event->event_case == SIGNALBOX__V1__ROOM_EVENT__EVENT_LEFT)
+            add(room, event->left, now_ms);
+        else if (event->event_case == SIGNALBOX__V1__ROOM_EVENT__EVENT_ROOM)
+            interest_viewers_changed(room, now_ms);
+    }
 }
 
 size_t departed_say(const struct session *session, Signalbox__Cluster__V1__Departure ***ret_departures, int64_t now_ms)

@@ -92,6 +92,7 @@ static void adopt(struct gw_room *room, const EpochChange *change, uint64_t only
     epoch_format(&room->epoch, room->epoch_text);
     room_owner_heard(room);
     all_go_on(room, &from, only_at, now_ms);
+    interest_viewers_changed(room, now_ms); /* they count for no digest */
     metric_add_at(M_EPOCHS, only_at != 0 ? EPOCH_SAME_ROSTER : EPOCH_HANDED_OVER, 1);
     if (change->seq > room->seq) {
         room_expect(room, change->seq, now_ms);

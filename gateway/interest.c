@@ -4,14 +4,47 @@
 #include <stdlib.h>
 #include <string.h>
 
-void interest_free(struct interest **interest)
+/* Events say of viewers only how many there are, so that a crowd of them costs its room little. Those who want to know
+ * more pay for it themselves: with a snapshot, and not for each viewer. */
+enum { VIEWERS_AGAIN_MS = 2000 };
+
+static void on_viewers_old(struct timer *timer, int64_t now_ms)
 {
-    if (*interest == NULL)
+    struct session *session = container_of(timer, struct interest, viewers_timer)->session;
+    if (session->sync == SYNC_LIVE && session->state == SESSION_BOUND && session->client != NULL)
+        session_ask_snapshot(session, NULL, now_ms);
+    else /* what it is being sent may be older than the change */
+        timer_set(session->gateway->wheel, timer, now_ms + VIEWERS_AGAIN_MS);
+}
+
+static void want_viewers_again(struct interest *interest, int64_t now_ms)
+{
+    if (interest->viewers && !timer_pending(&interest->viewers_timer))
+        timer_set(interest->session->gateway->wheel, &interest->viewers_timer, now_ms + VIEWERS_AGAIN_MS);
+}
+
+void interest_viewers_changed(struct gw_room *room, int64_t now_ms)
+{
+    if (room->viewers_wanted == 0)
         return;
-    for (size_t i = 0; i < (*interest)->mute_key_count; i++)
-        free((*interest)->mute_keys[i]);
-    free(*interest);
-    *interest = NULL;
+    list_for_each(pos, &room->sessions) {
+        struct session *session = container_of(pos, struct session, room_link);
+        if (session->interest != NULL)
+            want_viewers_again(session->interest, now_ms);
+    }
+}
+
+void interest_free(struct session *session)
+{
+    struct interest *interest = session->interest;
+    if (interest == NULL)
+        return;
+    timer_cancel(session->gateway->wheel, &interest->viewers_timer);
+    session->room->viewers_wanted -= interest->viewers;
+    for (size_t i = 0; i < interest->mute_key_count; i++)
+        free(interest->mute_keys[i]);
+    free(interest);
+    session->interest = NULL;
 }
 
 const char *interest_check(const Signalbox__V1__Interest *wanted)
@@ -34,11 +67,19 @@ const char *interest_check(const Signalbox__V1__Interest *wanted)
 
 void interest_set(struct session *session, const Signalbox__V1__Interest *wanted)
 {
-    interest_free(&session->interest);
+    int64_t viewers_due_ms = session->interest != NULL && timer_pending(&session->interest->viewers_timer)
+                                 ? session->interest->viewers_timer.due_ms
+                                 : -1;
+    interest_free(session);
     if (wanted == NULL)
         return;
     struct interest *interest = mem_new(struct interest);
+    interest->session = session;
     interest->viewers = wanted->viewers;
+    session->room->viewers_wanted += interest->viewers;
+    timer_init(&interest->viewers_timer, on_viewers_old);
+    if (interest->viewers && viewers_due_ms >= 0)
+        timer_set(session->gateway->wheel, &interest->viewers_timer, viewers_due_ms);
     for (size_t i = 0; i < wanted->n_mute_keys; i++)
         interest->mute_keys[interest->mute_key_count++] = mem_strdup(wanted->mute_keys[i]);
     for (size_t i = 0; i < wanted->n_signal_sids; i++)

@@ -92,7 +92,9 @@ struct pending_result {
 };
 
 struct interest {
+    struct session *session;
     bool viewers;
+    struct timer viewers_timer; /* their list is out of date, and asked for anew when it runs out */
     char *mute_keys[INTEREST_KEYS_MAX];
     size_t mute_key_count;
     struct sid sids[INTEREST_SIDS_MAX];
@@ -177,6 +179,7 @@ struct gw_room {
     struct timer sync_timer; /* runs while seq is behind that */
     struct list sessions;    /* room_link */
     uint32_t session_count;
+    uint32_t viewers_wanted;   /* sessions that want them listed */
     struct departed *departed; /* who has left in its clients' eyes, oldest first; departed.c */
     uint32_t departed_count;
     struct resync *resync; /* where its position waits to be said; NULL: it does not */
@@ -337,7 +340,9 @@ void session_set_participant(struct session *session, const Signalbox__V1__Parti
 /* NULL, or what is wrong with it. */
 const char *interest_check(const Signalbox__V1__Interest *wanted);
 void interest_set(struct session *session, const Signalbox__V1__Interest *wanted);
-void interest_free(struct interest **interest);
+void interest_free(struct session *session);
+/* Viewers have come, gone or changed: whoever wants them listed gets a snapshot, soon and not too often. */
+void interest_viewers_changed(struct gw_room *room, int64_t now_ms);
 bool interest_filters_signals(const struct session *session);
 /* What is left of a Signals message for this session: a reference, or NULL if nothing is. */
 struct outmsg *interest_filter(struct session *session, struct outmsg *message);
@@ -385,7 +390,8 @@ void handover_epoch(struct gateway *gateway, const struct node_address *from,
 /* departed.c: who may not come back, and who has left rooms, for owners that have lost them */
 /* The revocations' callbacks, and room for them. */
 void departed_init(struct gateway *gateway);
-/* A packed ServerMessage of room events is about to be delivered. */
+/* A packed ServerMessage of room events is about to be delivered: notes who leaves, and that viewers may have changed.
+ */
 void departed_note(struct gw_room *room, const ProtobufCBinaryData *message, int64_t now_ms);
 /* Into the gateway's arena, if it is this session's report that carries them; returns how many. */
 size_t departed_say(const struct session *session, Signalbox__Cluster__V1__Departure ***ret_departures, int64_t now_ms);

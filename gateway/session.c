@@ -81,10 +81,10 @@ void session_free(struct session **session_ptr)
     }
     end_report(session);
     resync_drop_session(session);
+    interest_free(session);
     list_remove(&session->room_link);
     session->room->session_count--;
     room_close_if_empty(session->room);
-    interest_free(&session->interest);
     free(session->results);
     free(session->cursor);
     payload_unref(&session->participant);

@@ -253,10 +253,10 @@ static bool profile_differs(const Participant *a, const Participant *b)
 void member_change(struct member *member, Participant *participant, unsigned changes, int64_t now_ms)
 {
     struct room *room = member->room;
-    if (member->listed) {
+    if (member->listed || member->viewer)
         room->seq++;
+    if (member->listed)
         room->digest -= member_digest(member);
-    }
     member->participant_version++;
     if (member->listed)
         room->digest += member_digest(member);

@@ -288,6 +288,8 @@ void room_update_member(struct room *room, struct member *member, unsigned chang
     member->changes |= changes;
     if (member->listed && member->pending == NULL)
         add_member_event(room, EVENT_UPDATED, member);
+    else if (member->viewer)
+        add_info_event(room);
 }
 
 void room_move_member(struct room *room, struct member *member, struct gateway_ref *to)

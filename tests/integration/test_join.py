@@ -260,6 +260,11 @@ class JoinTest(ClusterCase):
         self.assertEqual(viewer.hello_ok.self.kind, pb.Participant.VIEWER)
         await curious.until(lambda: curious.identities() == ["ann", "cat", "vic"], what=lambda: f"{curious.identities()}")
         await ann.until(lambda: ann.identities() == ["ann", "cat"], what=lambda: f"{ann.identities()}")
+        late = await self.join("val", "viewers", 1, token=mint("val", "viewers", grants={"canPublish": False}))
+        await curious.until(lambda: curious.identities() == ["ann", "cat", "val", "vic"], what=lambda: f"{curious.identities()}")
+        await late.depart()
+        await curious.until(lambda: curious.identities() == ["ann", "cat", "vic"], what=lambda: f"{curious.identities()}")
+        self.assertEqual(ann.identities(), ["ann", "cat"])
         viewer.tell(ann.sid, text("may I?"))
         await ann.until(lambda: ann.texts_from(viewer.sid) == ["may I?"])
 

@@ -175,6 +175,101 @@ START_TEST(signals_are_filtered)
 }
 END_TEST
 
+/* The owner says how many viewers there are, as it does whenever they come, go or change. */
+static void deliver_viewers(uint64_t seq, uint32_t viewers)
+{
+    Message message = SIGNALBOX__V1__SERVER_MESSAGE__INIT;
+    Signalbox__V1__RoomEvents events = SIGNALBOX__V1__ROOM_EVENTS__INIT;
+    Signalbox__V1__RoomEvent event = SIGNALBOX__V1__ROOM_EVENT__INIT, *list[1] = {&event};
+    Signalbox__V1__RoomInfo info = SIGNALBOX__V1__ROOM_INFO__INIT;
+    Signalbox__Cluster__V1__RoomBatch batch = SIGNALBOX__CLUSTER__V1__ROOM_BATCH__INIT;
+    Signalbox__Cluster__V1__Epoch epoch = epoch_to_proto(&f.epoch);
+    Item item = SIGNALBOX__CLUSTER__V1__ITEM__INIT;
+    char epoch_text[EPOCH_TEXT_MAX + 1];
+    epoch_format(&f.epoch, epoch_text);
+    info.viewers = viewers;
+    event.event_case = SIGNALBOX__V1__ROOM_EVENT__EVENT_ROOM;
+    event.room = &info;
+    events.epoch = epoch_text;
+    events.first_seq = events.last_seq = seq;
+    events.events = list;
+    events.n_events = 1;
+    message.body_case = BODY(ROOM_EVENTS);
+    message.room_events = &events;
+    batch.room_key = key_data("r");
+    batch.epoch = &epoch;
+    batch.first_seq = batch.last_seq = seq;
+    batch.class_ = CLASS_MEMBERSHIP;
+    batch.message = pack_message(&message);
+    item.body_case = ITEM(ROOM_BATCH);
+    item.room_batch = &batch;
+    fixture_deliver(&f, &item);
+}
+
+static void set_interest_in_viewers(int client, bool viewers)
+{
+    Request message = SIGNALBOX__V1__CLIENT_MESSAGE__INIT;
+    Signalbox__V1__SetInterest set = SIGNALBOX__V1__SET_INTEREST__INIT;
+    Signalbox__V1__Interest interest = SIGNALBOX__V1__INTEREST__INIT;
+    interest.viewers = viewers;
+    set.interest = &interest;
+    message.body_case = REQUEST(SET_INTEREST);
+    message.set_interest = &set;
+    request(&f, client, &message);
+}
+
+START_TEST(who_wants_viewers_listed_gets_them_anew_when_they_change)
+{
+    deliver_viewers(start + 1, 1);
+    fixture_advance(&f, 3000);
+    ck_assert_int_eq(sent_count(&f, 0, ITEM(SYNC_REQUEST)), 0); /* nobody wants to know */
+    set_interest_in_viewers(ann, true);
+    ck_assert_int_eq(sent_count(&f, 0, ITEM(SYNC_REQUEST)), 1);
+    session_reply(ann, pack_snapshot(&f, start + 1, ""), start + 1, false, true);
+
+    size_t since = f.sent_count;
+    for (uint32_t i = 2; i < 12; i++)
+        deliver_viewers(start + i, i);
+    deliver_events(&f, "r", start + 12, start + 12, "x"); /* is nothing about them */
+    ck_assert_int_eq(events_of(ann), events_of(bob) + 1); /* hers, and Bob's join */
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 0);
+    fixture_advance(&f, 2100);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 1);
+    ck_assert(last_ask()->want_viewers && last_ask()->epoch == NULL);
+    ck_assert_str_eq(last_ask()->sid, f.clients[ann].sid);
+
+    since = f.sent_count;
+    deliver_viewers(start + 13, 3); /* the snapshot under way may be older than that */
+    session_reply(ann, pack_snapshot(&f, start + 13, ""), start + 13, false, true);
+    set_interest_in_viewers(ann, true);
+    fixture_advance(&f, 2100);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 1);
+    session_reply(ann, pack_snapshot(&f, start + 13, ""), start + 13, false, true);
+
+    since = f.sent_count;
+    deliver_viewers(start + 14, 2);
+    set_interest_in_viewers(ann, false);
+    fixture_advance(&f, 3000);
+    deliver_viewers(start + 15, 1);
+    fixture_advance(&f, 3000);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 0);
+}
+END_TEST
+
+START_TEST(a_session_that_waits_for_viewers_may_end)
+{
+    set_interest_in_viewers(ann, true);
+    session_reply(ann, pack_snapshot(&f, start, ""), start, false, true);
+    deliver_viewers(start + 1, 1);
+    disconnect_client(&f, ann, true);
+    size_t since = f.sent_count;
+    fixture_advance(&f, 5000);
+    ck_assert_int_eq(sent_count(&f, since, ITEM(SYNC_REQUEST)), 0);
+    deliver_viewers(start + 2, 2);
+    disconnect_client(&f, bob, true);
+}
+END_TEST
+
 /* --- gaps ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(a_gap_is_asked_for_until_it_is_filled)
@@ -748,6 +843,8 @@ int main(void)
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, a_batch_is_one_frame_for_all);
     tcase_add_test(tcase, signals_are_filtered);
+    tcase_add_test(tcase, who_wants_viewers_listed_gets_them_anew_when_they_change);
+    tcase_add_test(tcase, a_session_that_waits_for_viewers_may_end);
     tcase_add_test(tcase, a_gap_is_asked_for_until_it_is_filled);
     tcase_add_test(tcase, an_acknowledgement_shows_a_lost_last_batch);
     tcase_add_test(tcase, too_far_behind_takes_snapshots);

@@ -231,6 +231,13 @@ START_TEST(viewers_are_counted_and_hidden_ones_are_not_seen)
     ck_assert_ptr_nonnull(snapshot_find(snapshot, viewer.sid));
 
     since = fixture.sent_count;
+    strcpy(viewer.name, "Victor"); /* those who have him listed need to know that it is time to look again */
+    person_hold(&fixture, &viewer, ATTACHED);
+    events = flushed_events(since, 0);
+    ck_assert_uint_eq(events->n_events, 1);
+    ck_assert_int_eq(events->events[0]->event_case, SIGNALBOX__V1__ROOM_EVENT__EVENT_ROOM);
+
+    since = fixture.sent_count;
     person_hold(&fixture, &spy, DEPARTED);
     fixture_advance(&fixture, 10);
     ck_assert_int_eq(sent_count(&fixture, since, -1, BODY(ROOM_BATCH)), 0);
