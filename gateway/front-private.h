@@ -69,35 +69,36 @@ enum conn_phase {
 
 struct upgrade;
 
+/* What a message to a whole crowd touches of each of its connections comes first, and together. */
 struct conn {
-    struct list link; /* front->conns */
     struct front *front;
+    uint8_t phase; /* enum conn_phase */
+    uint8_t encoding;
+    bool in_crowd;      /* `dirty` is on front->crowded */
+    bool paused;        /* not reading, because too much waits to be written */
+    bool exempt;        /* the peer is a trusted proxy, whose clients are counted one by one */
+    bool requested : 1; /* a request has been routed */
+    bool probed : 1;    /* the kernel can look whether it can be reached */
+    bool probing : 1;   /* ... and does at the moment */
+    bool ping_sent : 1, ping_due : 1, clean : 1, failed : 1, peer_closed : 1, close_sent : 1;
+    struct list dirty; /* front->dirty or front->crowded */
+    struct outqueue queue;
+    struct outqueue_drops drops; /* not yet told to the gateway */
     h2o_socket_t *sock;
-    struct peer *peer;  /* what it counts against; NULL while that is not known */
-    struct timer timer; /* what it is for depends on the phase */
     union {
         SSL_CTX *tls;            /* CONN_TLS: a reference, because H2O holds none until the first bytes arrive */
         struct upgrade *upgrade; /* CONN_UPGRADING */
         struct client *client;   /* from CONN_OPEN on; NULL once the gateway has been told that it is gone */
     };
-    uint8_t phase; /* enum conn_phase */
-    uint8_t encoding;
-    bool exempt;        /* the peer is a trusted proxy, whose clients are counted one by one */
-    bool paused;        /* not reading, because too much waits to be written */
-    bool requested : 1; /* a request has been routed */
-    bool probed : 1;    /* the kernel can look whether it can be reached */
-    bool probing : 1;   /* ... and does at the moment */
-    bool ping_sent : 1, ping_due : 1, clean : 1, failed : 1, peer_closed : 1, close_sent : 1;
+    struct list rest;      /* front->resting */
+    struct payload *pong;  /* the answer to the latest ping */
+    struct payload *close; /* the close frame, sent after the queue */
+    void *writing;         /* plain mode: what H2O is writing */
 
-    struct list dirty; /* front->dirty or front->crowded */
-    struct list rest;  /* front->resting */
-    bool in_crowd;     /* of the two, the latter */
+    struct list link;   /* front->conns */
+    struct peer *peer;  /* what it counts against; NULL while that is not known */
+    struct timer timer; /* what it is for depends on the phase */
     struct ws_parser parser;
-    struct outqueue queue;
-    struct outqueue_drops drops; /* not yet told to the gateway */
-    struct payload *pong;        /* the answer to the latest ping */
-    struct payload *close;       /* the close frame, sent after the queue */
-    void *writing;               /* plain mode: what H2O is writing */
     struct bucket control_budget;
     int64_t alive_ms; /* when the client was last heard, or, while it is not read from, last took something */
 };

@@ -69,15 +69,15 @@ enum session_sync {
 };
 
 struct client {
-    struct gateway *gateway;
     void *transport;
+    bool closing;
+    bool sent_away; /* by a drain */
+    uint32_t hello_request_id;
+    struct gateway *gateway;
     struct list link; /* gateway->clients */
     struct session *session;
     struct jwt_claims *claims; /* owned; until the session exists */
-    uint32_t hello_request_id;
-    bool closing;
-    bool sent_away;          /* by a drain */
-    uint32_t budget_percent; /* of the configured budgets, by its token */
+    uint32_t budget_percent;   /* of the configured budgets, by its token */
     uint32_t strikes;
     int64_t strikes_updated_ms;
     struct bucket messages, signals, bytes;
@@ -101,11 +101,8 @@ struct interest {
     size_t sid_count;
 };
 
+/* What a message to its whole room touches of each session comes first, and together. */
 struct session {
-    struct gateway *gateway;
-    struct sid sid;
-    char sid_text[SID_TEXT_SIZE + 1];
-    struct gw_room *room;
     struct list room_link;
     struct client *client; /* NULL while detached or departed */
     uint8_t state;         /* enum session_state */
@@ -122,8 +119,14 @@ struct session {
     bool has_position;     /* epoch and seq say where the client stands */
     bool ask_snapshot;     /* the sync request under way wants a snapshot */
     uint8_t repeats;
-    Signalbox__V1__LeaveReason depart_reason;
+    uint64_t seq; /* everything up to (epoch, seq) was delivered */
+    struct epoch epoch;
 
+    struct gateway *gateway;
+    struct sid sid;
+    char sid_text[SID_TEXT_SIZE + 1];
+    struct gw_room *room;
+    Signalbox__V1__LeaveReason depart_reason;
     uint64_t connection;
     uint64_t bind_generation, token_bind_generation;
     uint64_t version, acked_version;
@@ -132,9 +135,7 @@ struct session {
     int64_t joined_at_ms;
     uint64_t participant_version; /* as the owner last acknowledged it */
     uint32_t participant_changes; /* of the wanted state, since the owner last acknowledged all of it */
-    struct epoch epoch;           /* everything up to (epoch, seq) was delivered */
-    uint64_t seq;
-    char *cursor; /* of the sync request under way; NULL: none */
+    char *cursor;                 /* of the sync request under way; NULL: none */
     uint64_t room_send_acked;
 
     struct payload *participant; /* packed signalbox.v1.Participant: the wanted state */

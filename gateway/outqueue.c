@@ -24,21 +24,31 @@ static enum message_class slot_class(uintptr_t slot)
     return slot & CLASS_BITS;
 }
 
-static uintptr_t *ring_at(const struct outqueue_ring *ring, uint32_t i)
+static uintptr_t *ring_at(struct outqueue_ring *ring, uint32_t i)
 {
-    return &ring->slots[(ring->head + i) & (ring->capacity - 1)];
+    return ring->capacity == 0 ? &ring->only : &ring->slots[(ring->head + i) & (ring->capacity - 1)];
+}
+
+static void ring_release(struct outqueue_ring *ring)
+{
+    if (ring->capacity > 0)
+        free(ring->slots);
+}
+
+static void ring_grow(struct outqueue_ring *ring)
+{
+    uint32_t capacity = ring->capacity > 0 ? 2 * ring->capacity : RING_MIN;
+    uintptr_t *slots = mem_alloc(capacity * sizeof(*slots));
+    for (uint32_t i = 0; i < ring->count; i++)
+        slots[i] = *ring_at(ring, i);
+    ring_release(ring);
+    *ring = (struct outqueue_ring){.slots = slots, .count = ring->count, .capacity = capacity};
 }
 
 static void ring_push(struct outqueue_ring *ring, uintptr_t slot)
 {
-    if (ring->count == ring->capacity) {
-        uint32_t capacity = ring->capacity > 0 ? 2 * ring->capacity : RING_MIN;
-        uintptr_t *slots = mem_alloc(capacity * sizeof(*slots));
-        for (uint32_t i = 0; i < ring->count; i++)
-            slots[i] = *ring_at(ring, i);
-        free(ring->slots);
-        *ring = (struct outqueue_ring){.slots = slots, .count = ring->count, .capacity = capacity};
-    }
+    if (ring->count == (ring->capacity > 0 ? ring->capacity : 1))
+        ring_grow(ring);
     ring->count++;
     *ring_at(ring, ring->count - 1) = slot;
 }
@@ -47,14 +57,14 @@ static void ring_release_if_empty(struct outqueue_ring *ring)
 {
     if (ring->count > 0)
         return;
-    free(ring->slots);
+    ring_release(ring);
     *ring = (struct outqueue_ring){0};
 }
 
 static uintptr_t ring_pop(struct outqueue_ring *ring)
 {
     uintptr_t slot = *ring_at(ring, 0);
-    ring->head = (ring->head + 1) & (ring->capacity - 1);
+    ring->head++;
     ring->count--;
     ring_release_if_empty(ring);
     return slot;

@@ -13,7 +13,7 @@
  * A message that is larger than a limit all by itself passes when nothing else is there.
  *
  * Ownership: holds one reference to each message; every client's references are to the same shared messages. Embedded;
- * an empty queue holds no heap memory. Threading: loop thread.
+ * a queue of one or none holds no heap memory. Threading: loop thread.
  */
 #ifndef SBX_GATEWAY_OUTQUEUE_H
 #define SBX_GATEWAY_OUTQUEUE_H
@@ -29,10 +29,14 @@ struct outqueue_limits {
     uint32_t ephemeral_bytes;  /* P4's share */
 };
 
-/* Messages in a circle; a slot is a pointer whose lowest bits are the class. */
+/* Messages in a circle; a slot is a pointer whose lowest bits are the class. A lone message, which is what mostly
+ * waits, needs no memory of its own. */
 struct outqueue_ring {
-    uintptr_t *slots;
-    uint32_t head, count, capacity; /* capacity is 0 or a power of 2 */
+    union {
+        uintptr_t only;   /* capacity 0 */
+        uintptr_t *slots; /* otherwise, as many as the capacity, a power of 2 */
+    };
+    uint32_t head, count, capacity;
 };
 
 struct outqueue {

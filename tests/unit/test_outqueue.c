@@ -81,6 +81,21 @@ START_TEST(arrival_order_but_ephemeral_last)
 }
 END_TEST
 
+START_TEST(one_message_needs_no_memory_of_its_own)
+{
+    for (int i = 0; i < 3; i++) {
+        push_all("a", CLASS_CONTROL);
+        push_all("b", CLASS_EPHEMERAL);
+        ck_assert_uint_eq(queue.ordered.capacity + queue.ephemeral.capacity, 0);
+        ck_assert_str_eq(drain(), "ab");
+    }
+    push_all("abc", CLASS_CONTROL);
+    ck_assert_uint_ge(queue.ordered.capacity, 3);
+    ck_assert_str_eq(drain(), "abc");
+    ck_assert_uint_eq(queue.ordered.capacity, 0);
+}
+END_TEST
+
 START_TEST(wraps_and_grows)
 {
     char expected[] = "abcdefg";
@@ -329,6 +344,7 @@ int main(void)
     TCase *tcase = tcase_create("queue");
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, arrival_order_but_ephemeral_last);
+    tcase_add_test(tcase, one_message_needs_no_memory_of_its_own);
     tcase_add_test(tcase, wraps_and_grows);
     tcase_add_test(tcase, oldest_ephemeral_gives_way);
     tcase_add_test(tcase, ephemeral_gives_way_to_everything);
