@@ -175,6 +175,14 @@ void detector_view(struct detector *detector, struct view *view, int64_t now_ms)
     }
 }
 
+void detector_entries_missed(struct detector *detector, int64_t now_ms)
+{
+    struct peer *peer, *appender, *next, *next_appender;
+    HASH_ITER(hh, detector->peers, peer, next)
+        HASH_ITER(hh, detector->peers, appender, next_appender)
+            restart_notice(peer, appender->address.incarnation, now_ms);
+}
+
 static int64_t concurs_since(const struct peer *peer, uint64_t accused)
 {
     for (size_t i = 0; i < peer->concur_count; i++)
@@ -486,6 +494,28 @@ bool detector_proposes(const struct detector *detector, int64_t now_ms)
             now_ms - peer->heard_ms < detector->times.suspect_ms)
             return false;
     return true;
+}
+
+bool detector_restores(const struct detector *detector, int64_t now_ms)
+{
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next) {
+        bool first = detector->self.kind == NODE_GATEWAY || strcmp(peer->address.id, detector->self.id) < 0;
+        if (peer->address.kind == NODE_SHARD && first && now_ms - peer->heard_ms < detector->times.silence_ms &&
+            view_number_compare(peer->view, detector->view->number) >= 0)
+            return false;
+    }
+    return true;
+}
+
+bool detector_hears_most(const struct detector *detector, int64_t since_ms)
+{
+    bool shard = detector->self.kind == NODE_SHARD;
+    size_t heard = shard, all = detector->view->shard_count + (shard ? detector->view->gateway_count : 0);
+    struct peer *peer, *next;
+    HASH_ITER(hh, detector->peers, peer, next)
+        heard += peer->beat_ms >= since_ms && hears(detector, peer);
+    return 2 * heard > all;
 }
 
 static bool quorum_is_heard(const struct detector *detector, int64_t now_ms)

@@ -48,6 +48,8 @@ void detector_free(struct detector **detector);
 /* A newer view. Processes that are new in it are not accused as if they had been silent; for the fence they count once
  * they have been heard. Keeps a reference. */
 void detector_view(struct detector *detector, struct view *view, int64_t now_ms);
+/* Entries before that view were missed: anybody may have appended one. Call it after detector_view(). */
+void detector_entries_missed(struct detector *detector, int64_t now_ms);
 void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms);
 /* Nobody subscribes to the inbox of this process. */
 void detector_gone(struct detector *detector, uint64_t incarnation, int64_t now_ms);
@@ -72,6 +74,11 @@ size_t detector_concurrences(const struct detector *detector, Signalbox__Cluster
 size_t detector_remove(struct detector *detector, struct view *entry, int64_t now_ms);
 /* Whether this shard is the one to propose: no live shard of the view has a lower id. */
 bool detector_proposes(const struct detector *detector, int64_t now_ms);
+/* The same of putting what it knows back into a log that has lost it: whoever knows an older view leaves it to others,
+ * and gateways to shards. */
+bool detector_restores(const struct detector *detector, int64_t now_ms);
+/* More than half of the view's processes have been heard since; of its shards, for a gateway, which hears no others. */
+bool detector_hears_most(const struct detector *detector, int64_t since_ms);
 /* The fence. Once it has said no, only an append opens it again. */
 bool detector_may_act(struct detector *detector, int64_t now_ms);
 /* The next silent process that should be probed for a subscription, at most every `suspect_ms` each; false if none. */

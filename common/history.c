@@ -74,7 +74,7 @@ bool history_whole(const struct history *history, struct view_number since)
     if (first == history->count)
         return false;
     const struct view *oldest = history->views[first];
-    bool nothing_before = since.seq == 0 && oldest->number.seq == 1 && !history->cut;
+    bool nothing_before = since.generation == 0 && since.seq == 0 && oldest->number.seq == 1 && !history->cut;
     if (view_number_compare(oldest->number, since) != 0 && !nothing_before)
         return false;
     for (size_t i = first + 1; i < history->count; i++)

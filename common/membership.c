@@ -81,8 +81,10 @@ static void notice_sleep(struct membership *m, int64_t now_ms)
     int64_t slept_ms = now_ms - m->beat_ms - m->times.heartbeat_ms;
     if (m->beat_ms == 0 || slept_ms <= 0)
         return;
-    if (slept_ms + m->times.heartbeat_ms >= m->times.detector.fence_ms)
-        membership_bus_lost(m);
+    if (slept_ms + m->times.heartbeat_ms < m->times.detector.fence_ms)
+        return;
+    m->listening_since_ms = now_ms;
+    membership_bus_lost(m);
 }
 
 static void beat(struct membership *m, int64_t now_ms)
@@ -152,6 +154,7 @@ struct membership *membership_new(const struct node_address *self, const char *r
         m->stepped_ms = m->relieved_ms = wheel->now_ms;
     }
     m->times = *times;
+    m->spoke_ms = INT64_MIN / 2;
     m->wheel = wheel;
     m->actions = *actions;
     m->ctx = ctx;
@@ -224,6 +227,48 @@ bool membership_is_abandoned(const struct membership *m)
     return others > 0;
 }
 
+bool membership_is_behind(const struct membership *m)
+{
+    struct view_number known = m->view != NULL ? m->view->number : (struct view_number){0, 0};
+    return view_number_compare(m->heard_view, known) > 0;
+}
+
+/* Nothing is built on an older view while somebody who is there knows a newer one: the log has it, or will have it
+ * again. True if it is being looked for; false once nobody has spoken of it for so long. */
+static bool seeks_newer(struct membership *m, uint32_t patience_ms, int64_t now_ms)
+{
+    if (!membership_is_behind(m) || now_ms - m->newer_ms >= patience_ms)
+        return false;
+    if (now_ms < m->next_read_ms) {
+        timer_set(m->wheel, &m->step_timer, m->next_read_ms);
+        return true;
+    }
+    m->next_read_ms = now_ms + m->times.retry_ms;
+    membership_read_log(m);
+    return true;
+}
+
+static bool listens(struct membership *m, int64_t now_ms)
+{
+    bool abandoned = membership_is_abandoned(m) && !propose_succeeds(m, now_ms);
+    int64_t until_ms = m->listening_since_ms + (abandoned ? m->times.abandoned_ms : m->times.listen_ms);
+    if (now_ms >= until_ms)
+        return false;
+    /* Somebody may be heard any moment, or accused, which shortens the wait. */
+    timer_set(m->wheel, &m->step_timer, abandoned ? now_ms + m->times.heartbeat_ms : until_ms);
+    return true;
+}
+
+/* Whoever was away hears first how far the others have come: the log may have lost it. */
+static bool listens_again(struct membership *m, int64_t now_ms)
+{
+    if (m->view == NULL || now_ms >= m->listening_since_ms + m->times.listen_ms ||
+        detector_hears_most(m->detector, m->listening_since_ms))
+        return false;
+    timer_set(m->wheel, &m->step_timer, now_ms + m->times.heartbeat_ms / 4);
+    return true;
+}
+
 /* Drives the state machine; called whenever something that it waits for may have happened. */
 void membership_step(struct membership *m, int64_t now_ms)
 {
@@ -239,14 +284,8 @@ void membership_step(struct membership *m, int64_t now_ms)
             membership_read_log(m);
             return;
         }
-        bool abandoned = membership_is_abandoned(m) && !propose_succeeds(m, now_ms);
-        int64_t wait_ms = m->view == NULL ? 0 : abandoned ? m->times.abandoned_ms : m->times.listen_ms;
-        if (now_ms < m->listening_since_ms + wait_ms) {
-            /* Somebody may be heard any moment, or accused, which shortens the wait. */
-            timer_set(m->wheel, &m->step_timer,
-                      abandoned ? now_ms + m->times.heartbeat_ms : m->listening_since_ms + wait_ms);
+        if (listens(m, now_ms))
             return;
-        }
         membership_enter(m, MEMBERSHIP_JOINING, now_ms);
         membership_step(m, now_ms);
         return;
@@ -255,6 +294,8 @@ void membership_step(struct membership *m, int64_t now_ms)
             m->heard_shard = false;
             m->listening_since_ms = m->heard_shard_ms;
         }
+        if (seeks_newer(m, m->times.abandoned_ms, now_ms))
+            return;
         /* The log may have been empty, or not to be had, when listening ended. */
         if (!propose_succeeds(m, now_ms) &&
             (propose_must_wait(m) ||
@@ -264,24 +305,17 @@ void membership_step(struct membership *m, int64_t now_ms)
         }
         /* fall through */
     case MEMBERSHIP_LEAVING:
+        if (m->state == MEMBERSHIP_LEAVING &&
+            (seeks_newer(m, m->times.detector.patience_ms, now_ms) || listens_again(m, now_ms)))
+            return;
         if (m->log_read)
             propose_self(m, now_ms);
         else
             membership_read_log(m);
         return;
     case MEMBERSHIP_ACTIVE:
-        if (m->view == NULL)
-            return;
-        if (view_number_compare(m->heard_view, m->view->number) <= 0) {
+        if (m->view != NULL && !seeks_newer(m, m->times.detector.patience_ms, now_ms) && !listens_again(m, now_ms))
             propose_maintenance(m, now_ms);
-            return;
-        }
-        if (now_ms < m->next_read_ms) {
-            timer_set(m->wheel, &m->step_timer, m->next_read_ms);
-            return;
-        }
-        m->next_read_ms = now_ms + m->times.retry_ms;
-        membership_read_log(m);
         return;
     case MEMBERSHIP_LEFT:
     case MEMBERSHIP_REMOVED:
@@ -320,7 +354,14 @@ void membership_leave(struct membership *m, int64_t now_ms)
 void membership_bus_lost(struct membership *m)
 {
     m->proposal_stale = true;
+    m->log_read = false; /* whoever was away does not know what has become of it */
     detector_bus_lost(m->detector);
+}
+
+static void note_view(struct membership *m, struct view_number view)
+{
+    if (view_number_compare(view, m->heard_view) > 0)
+        m->heard_view = view;
 }
 
 void membership_heartbeat(struct membership *m, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms)
@@ -335,7 +376,10 @@ void membership_heartbeat(struct membership *m, const Signalbox__Cluster__V1__He
     detector_heartbeat(m->detector, heartbeat, now_ms);
     if (heartbeat->second)
         return;
-    membership_heard(m, &from, view, now_ms);
+    if (heartbeat->joining)
+        note_view(m, view);
+    else
+        membership_heard(m, &from, view, now_ms);
     bool waits = m->view != NULL && view_number_compare(m->marker, m->view->number) < 0;
     if (membership_is_shard(m) && (heartbeat->n_concurs > 0 || waits))
         watch_others(m, now_ms);
@@ -359,9 +403,8 @@ bool membership_may_act(struct membership *m, int64_t now_ms)
         return true;
     notice_sleep(m, now_ms);
     /* From the moment at which a leaving shard's last entry may be in the log, its rooms may be others'. */
-    if (m->state == MEMBERSHIP_LEAVING)
-        return !m->leave_sent;
-    return m->state == MEMBERSHIP_ACTIVE && detector_may_act(m->detector, now_ms);
+    bool listed = m->state == MEMBERSHIP_ACTIVE || (m->state == MEMBERSHIP_LEAVING && !m->leave_sent);
+    return listed && detector_may_act(m->detector, now_ms);
 }
 
 void membership_set_marker(struct membership *m, struct view_number marker, int64_t now_ms)
@@ -412,15 +455,18 @@ static void ask_for_view(struct membership *m, const struct node_address *whom, 
 
 void membership_heard(struct membership *m, const struct node_address *from, struct view_number view, int64_t now_ms)
 {
-    if (view_number_compare(view, m->heard_view) > 0)
-        m->heard_view = view;
+    note_view(m, view);
+    if (m->view == NULL || view_number_compare(view, m->view->number) > 0)
+        m->newer_ms = now_ms;
+    if (m->view != NULL && view_lists(m->view, from))
+        m->spoke_ms = now_ms;
     bool was_heard = m->heard_shard;
     if (from->kind == NODE_SHARD && from->incarnation != m->self.incarnation && m->view != NULL &&
         view_lists(m->view, from))
         membership_note_shard(m, now_ms);
     if (m->view != NULL && view_number_compare(view, m->view->number) > 0)
         ask_for_view(m, from, now_ms);
-    if (m->heard_shard != was_heard || (m->view != NULL && view_number_compare(m->heard_view, m->view->number) > 0))
+    if (m->heard_shard != was_heard || (m->view != NULL && membership_is_behind(m)))
         membership_step(m, now_ms);
 }
 
@@ -460,6 +506,9 @@ void membership_append_done(struct membership *m, enum viewlog_result result, ui
         metric_add_at(M_VIEW_APPENDS, APPEND_OK, 1);
         m->log_read = true;
         entry->number.seq = seq;
+        /* A log that has lost its tail uses its sequences again: this entry may have been made for another place. */
+        if (view_number_compare(entry->number, m->heard_view) < 0)
+            break;
         membership_learn(m, entry, now_ms);
         /* It lists this process as of when it was asked for; the answer may have waited. */
         if (!m->proposal_stale && membership_find_self(m, entry) != NULL)

@@ -10,10 +10,11 @@
  * Every change is one append with the expected last sequence; on a conflict the log is read and the change is made anew
  * on top of what is there; after an unknown outcome the log is read, never assumed. A restarted gateway
  * replaces the entry of its own id; a shard removes it, and joins once that has settled. A shard that joins a view
- * whose shards have all gone takes their place once a quorum, which is of gateways then, concurs in their removal. A
- * log that is behind what is known or heard of (it was lost, or lost its tail) goes on in a new generation. If nobody
- * of the last entry is heard while listening (everything was stopped), an empty view in a new generation takes its
- * place.
+ * whose shards have all gone takes their place once a quorum, which is of gateways then, concurs in their removal.
+ *
+ * A log that is behind what is known or heard of (it was lost, or lost its tail) goes on in a new generation: whoever
+ * knows the newest view appends it again, and nobody builds on an older one meanwhile. If nobody of the last entry is
+ * heard while listening (everything was stopped), an empty view in a new generation takes its place.
  *
  * Free of I/O: events come in as calls with the time, actions go out through membership_actions. Threading: loop
  * thread. Views handed out are borrowed for the call unless referenced.

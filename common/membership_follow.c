@@ -50,6 +50,8 @@ static void apply(struct membership *m, struct view *view, bool follows, int64_t
     m->view = view_ref(view);
     m->log_number = view->number;
     detector_view(m->detector, view, now_ms);
+    if (!follows)
+        detector_entries_missed(m->detector, now_ms);
     metric_set(M_VIEW_GENERATION, (int64_t)view->number.generation);
     metric_set(M_VIEW_SEQ, (int64_t)view->number.seq);
     metric_set(M_VIEW_SHARDS, (int64_t)view->shard_count);
@@ -77,7 +79,7 @@ static uint64_t first_needed(const struct membership *m, const struct view *view
 
 static void jump(struct membership *m, struct view *view, int64_t now_ms)
 {
-    if (m->view != NULL || view->settled.seq != 0) {
+    if (m->view != NULL ? m->view->shard_count > 0 : view->settled.seq != 0) {
         metric_add(M_VIEW_HISTORY_LOST, 1);
         log_warn("view_history_lost", log_uint("seq", view->number.seq), log_uint("settled", view->settled.seq));
     }

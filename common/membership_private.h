@@ -33,7 +33,9 @@ struct membership {
     int64_t listening_since_ms;
     bool heard_shard; /* a shard of the newest view was heard since listening began, or not long ago */
     int64_t heard_shard_ms;
+    int64_t spoke_ms;              /* when somebody of the view was last heard */
     struct view_number heard_view; /* the newest that anybody spoke of */
+    int64_t newer_ms;              /* when somebody of the cluster last spoke of a newer one than that in force here */
     struct timer step_timer, heartbeat_timer, poll_timer;
 
     /* membership_weight.c */
@@ -65,6 +67,8 @@ const struct view_node *membership_find_self(const struct membership *m, const s
 /* Another shard of the view is alive. */
 void membership_note_shard(struct membership *m, int64_t now_ms);
 bool membership_is_abandoned(const struct membership *m);
+/* Others have spoken of a newer view than the one in force. */
+bool membership_is_behind(const struct membership *m);
 
 /* membership_follow.c: asks for the next of the missing entries, if it is not being asked for. */
 void follow_fetch(struct membership *m);

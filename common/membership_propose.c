@@ -24,16 +24,21 @@ bool propose_is_settled(const struct membership *m)
 }
 
 /* Where a new entry begins: what is known of the membership, in a number above everything that was ever heard. A log
- * that is behind what was heard was lost, or lost its tail: it goes on in a new generation. */
-static struct view *begin_entry(const struct membership *m, bool abandoned)
+ * that is behind what was heard was lost, or lost its tail: it goes on in a new generation. So it does if there is
+ * nobody who would have said so (`unheard`). */
+static struct view *begin_entry(const struct membership *m, bool abandoned, bool unheard)
 {
     struct view *entry = view_copy(abandoned ? NULL : m->view);
     /* The append succeeds only if there is nothing newer in the log: then what is known or heard of has been lost. */
-    if (abandoned || m->log_number.seq == 0 || view_number_compare(m->heard_view, m->log_number) > 0) {
+    if (abandoned || unheard || m->log_number.seq == 0 || view_number_compare(m->heard_view, m->log_number) > 0) {
         uint64_t floor = (uint64_t)m->actions.wall_s(m->ctx);
         entry->number.generation = m->heard_view.generation + 1 > floor ? m->heard_view.generation + 1 : floor;
     }
     entry->settled = m->view != NULL && !abandoned ? propose_settled(m) : (struct view_number){0, 0};
+    /* Nothing has settled yet, and this is not where it all began. */
+    if (m->view != NULL && !abandoned && entry->settled.generation == 0 &&
+        entry->number.generation != m->view->number.generation)
+        entry->settled.generation = m->view->number.generation;
     entry->appender = m->self.incarnation;
     return entry;
 }
@@ -103,7 +108,8 @@ void propose_self(struct membership *m, int64_t now_ms)
         return;
     }
     bool succeeds = !leaving && propose_succeeds(m, now_ms);
-    struct view *entry = begin_entry(m, !succeeds && membership_is_abandoned(m));
+    bool unheard = !leaving && !succeeds && now_ms - m->spoke_ms > m->times.listen_ms;
+    struct view *entry = begin_entry(m, !succeeds && membership_is_abandoned(m), unheard);
     if (succeeds)
         detector_remove(m->detector, entry, now_ms);
     if (leaving)
@@ -113,9 +119,20 @@ void propose_self(struct membership *m, int64_t now_ms)
     append(m, entry, now_ms);
 }
 
+/* The log has lost what this process knows: its view goes into the log again. */
+static bool restore(struct membership *m, int64_t now_ms)
+{
+    if (!m->log_read || view_number_compare(m->log_number, m->view->number) >= 0 ||
+        !detector_restores(m->detector, now_ms))
+        return false;
+    log_warn("restoring", log_uint("log_seq", m->log_number.seq), log_uint("known_seq", m->view->number.seq));
+    append(m, begin_entry(m, false, false), now_ms);
+    return true;
+}
+
 void propose_maintenance(struct membership *m, int64_t now_ms)
 {
-    if (!membership_is_shard(m) || m->view == NULL)
+    if (m->view == NULL || restore(m, now_ms) || !membership_is_shard(m))
         return;
     struct view *probe = view_copy(m->view);
     bool removals = detector_proposes(m->detector, now_ms) && detector_remove(m->detector, probe, now_ms) > 0;
@@ -129,7 +146,7 @@ void propose_maintenance(struct membership *m, int64_t now_ms)
         membership_read_log(m);
         return;
     }
-    struct view *entry = begin_entry(m, false);
+    struct view *entry = begin_entry(m, false, false);
     if (step) {
         view_put_shard(entry, &self);
         append(m, entry, now_ms);

@@ -169,6 +169,16 @@ void pass_heard(int64_t ms, bool settled)
     }
 }
 
+void begin_alone(void)
+{
+    begin(NODE_SHARD);
+    membership_start(f.membership, f.now_ms);
+    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    pass(membership_default_times.listen_ms);
+    ck_assert_uint_eq(f.reads, 1);
+    ck_assert_uint_eq(f.appends, 1);
+}
+
 void join(enum node_kind kind)
 {
     begin(kind);

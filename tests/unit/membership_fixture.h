@@ -29,6 +29,8 @@ void teardown(void);
 
 /* A membership that has not started. */
 void begin(enum node_kind kind);
+/* A shard that has found an empty log and listened for others: it appends. */
+void begin_alone(void);
 /* One that is ACTIVE in view (9, 21), beside a and b. */
 void join(enum node_kind kind);
 void pass(int64_t ms);

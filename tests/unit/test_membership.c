@@ -11,6 +11,9 @@ START_TEST(the_first_of_all_appends_to_an_empty_log)
     ck_assert_uint_eq(f.reads, 1);
     ck_assert_uint_eq(f.heartbeats, 1);
     membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    pass(membership_default_times.listen_ms - 20);
+    assert_state(MEMBERSHIP_LISTENING); /* the log may have been lost: whoever knows it would be heard */
+    pass(20);
     ck_assert_uint_eq(f.appends, 1);
     ck_assert_uint_eq(f.expected_seq, 0);
     ck_assert_uint_eq(f.proposed->number.generation, WALL_S);
@@ -45,9 +48,7 @@ END_TEST
 
 START_TEST(after_a_conflict_it_builds_on_what_won)
 {
-    begin(NODE_SHARD);
-    membership_start(f.membership, f.now_ms);
-    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    begin_alone();
     membership_append_done(f.membership, VIEWLOG_CONFLICT, 0, f.now_ms);
     ck_assert_uint_eq(f.reads, 2);
     ck_assert_uint_eq(f.appends, 1);
@@ -66,9 +67,7 @@ START_TEST(an_unknown_outcome_is_read_and_never_assumed)
 {
     struct view *view;
 
-    begin(NODE_SHARD);
-    membership_start(f.membership, f.now_ms);
-    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    begin_alone();
     membership_append_done(f.membership, VIEWLOG_UNKNOWN, 0, f.now_ms);
     assert_state(MEMBERSHIP_JOINING);
     ck_assert_uint_eq(f.reads, 2);
@@ -83,15 +82,12 @@ END_TEST
 
 START_TEST(a_failed_append_is_tried_again_later)
 {
-    begin(NODE_SHARD);
-    membership_start(f.membership, f.now_ms);
-    membership_read_done(f.membership, VIEWLOG_FAILED, NULL, f.now_ms);
+    begin_alone();
+    membership_append_done(f.membership, VIEWLOG_FAILED, 0, f.now_ms);
     ck_assert_uint_eq(f.reads, 1);
     pass(membership_default_times.retry_ms);
     ck_assert_uint_eq(f.reads, 2);
-    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
-    membership_append_done(f.membership, VIEWLOG_FAILED, 0, f.now_ms);
-    ck_assert_uint_eq(f.reads, 2);
+    membership_read_done(f.membership, VIEWLOG_FAILED, NULL, f.now_ms);
     pass(membership_default_times.retry_ms);
     ck_assert_uint_eq(f.reads, 3);
     membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
@@ -298,7 +294,7 @@ START_TEST(an_only_shard_does_not_wait_for_its_own_ghost)
     pass(membership_default_times.listen_ms);
     ck_assert_uint_eq(f.appends, 1);
     ck_assert_uint_eq(f.proposed->gateway_count, 1);
-    ck_assert_uint_eq(f.proposed->number.generation, 9);
+    ck_assert_uint_eq(f.proposed->number.generation, WALL_S); /* nobody was there to say what the log may have lost */
 }
 END_TEST
 
@@ -334,9 +330,7 @@ END_TEST
 /* It left a ghost in the view: the append whose outcome was unknown had happened. */
 START_TEST(leaving_in_doubt_reads_the_log_first)
 {
-    begin(NODE_SHARD);
-    membership_start(f.membership, f.now_ms);
-    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    begin_alone();
     membership_append_done(f.membership, VIEWLOG_UNKNOWN, 0, f.now_ms);
     membership_leave(f.membership, f.now_ms);
     assert_state(MEMBERSHIP_LEAVING);
@@ -445,6 +439,97 @@ START_TEST(a_log_that_lost_its_tail_goes_on_in_a_new_generation)
 }
 END_TEST
 
+/* It would have appended a view of itself alone, or of those whom the rest of the log still had. */
+START_TEST(who_joins_waits_for_the_view_that_others_speak_of)
+{
+    begin(NODE_GATEWAY);
+    membership_start(f.membership, f.now_ms);
+    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    hear("a", 9, 20);
+    pass(membership_default_times.listen_ms);
+    ck_assert_uint_eq(f.reads, 2);
+    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    pass(membership_default_times.retry_ms);
+    ck_assert_uint_eq(f.reads, 3);
+    ck_assert_uint_eq(f.appends, 0);
+    read_done(make_view(WALL_S, 1, "ab")); /* it is there again */
+    ck_assert_uint_eq(f.appends, 1);
+    ck_assert_uint_eq(f.expected_seq, 1);
+    ck_assert_uint_eq(f.proposed->shard_count, 2);
+}
+END_TEST
+
+START_TEST(who_speaks_of_a_newer_view_is_not_waited_for_for_ever)
+{
+    begin(NODE_GATEWAY);
+    membership_start(f.membership, f.now_ms);
+    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    f.reads_answered = f.reads;
+    hear("a", 6000, 20);
+    int64_t start_ms = f.now_ms, end_ms = f.now_ms + 2 * membership_default_times.abandoned_ms;
+    while (f.appends == 0 && f.now_ms < end_ms) {
+        pass(10);
+        if (f.reads > f.reads_answered) {
+            f.reads_answered = f.reads;
+            membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+        }
+    }
+    ck_assert_int_ge(f.now_ms - start_ms, membership_default_times.abandoned_ms);
+    ck_assert_uint_eq(f.appends, 1);
+    ck_assert_uint_eq(f.proposed->number.generation, 6001);
+}
+END_TEST
+
+START_TEST(a_lost_log_gets_back_what_is_known)
+{
+    join(NODE_SHARD); /* a and b have not heard of it */
+    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    ck_assert_uint_eq(f.appends, 2);
+    ck_assert_uint_eq(f.expected_seq, 0);
+    ck_assert_uint_eq(f.proposed->number.generation, WALL_S);
+    ck_assert_uint_eq(f.proposed->shard_count, 3);
+    membership_append_done(f.membership, VIEWLOG_OK, 1, f.now_ms);
+    assert_state(MEMBERSHIP_ACTIVE);
+}
+END_TEST
+
+START_TEST(the_lowest_id_of_those_who_know_most_restores_the_log)
+{
+    join(NODE_SHARD);
+    hear("a", 9, 21);
+    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    ck_assert_uint_eq(f.appends, 1);
+}
+END_TEST
+
+START_TEST(a_gateway_restores_what_no_shard_knows)
+{
+    join(NODE_GATEWAY);
+    read_done(make_view(9, 20, "ab"));
+    ck_assert_uint_eq(f.appends, 2);
+    ck_assert_uint_eq(f.expected_seq, 20);
+    ck_assert_uint_eq(f.proposed->number.generation, WALL_S);
+    ck_assert_uint_eq(f.proposed->gateway_count, 1);
+}
+END_TEST
+
+START_TEST(an_entry_in_a_place_that_is_used_again_counts_for_nothing)
+{
+    begin(NODE_SHARD);
+    membership_start(f.membership, f.now_ms);
+    read_done(make_view(9, 20, "ab"));
+    hear("a", 9, 20);
+    hear("b", 9, 20);
+    pass(membership_default_times.listen_ms);
+    ck_assert_uint_eq(f.expected_seq, 20);
+    learn(make_view(WALL_S, 20, "ab")); /* the log had lost its end */
+    membership_append_done(f.membership, VIEWLOG_OK, 21, f.now_ms);
+    assert_state(MEMBERSHIP_JOINING);
+    ck_assert_uint_eq(f.announcements, 0);
+    ck_assert_uint_eq(membership_view(f.membership)->number.generation, WALL_S);
+}
+END_TEST
+
 START_TEST(a_bus_that_is_back_means_that_views_may_have_passed)
 {
     join(NODE_SHARD);
@@ -485,6 +570,12 @@ int main(void)
     tcase_add_test(tcase, older_views_change_nothing);
     tcase_add_test(tcase, what_was_heard_of_is_asked_for_at_a_bounded_rate);
     tcase_add_test(tcase, a_log_that_lost_its_tail_goes_on_in_a_new_generation);
+    tcase_add_test(tcase, who_joins_waits_for_the_view_that_others_speak_of);
+    tcase_add_test(tcase, who_speaks_of_a_newer_view_is_not_waited_for_for_ever);
+    tcase_add_test(tcase, a_lost_log_gets_back_what_is_known);
+    tcase_add_test(tcase, the_lowest_id_of_those_who_know_most_restores_the_log);
+    tcase_add_test(tcase, a_gateway_restores_what_no_shard_knows);
+    tcase_add_test(tcase, an_entry_in_a_place_that_is_used_again_counts_for_nothing);
     tcase_add_test(tcase, a_bus_that_is_back_means_that_views_may_have_passed);
     suite_add_tcase(suite, tcase);
 

@@ -148,6 +148,34 @@ START_TEST(who_is_silent_is_removed_after_a_notice_by_a_quorum)
 }
 END_TEST
 
+/* What the accused has appended meanwhile was never seen. */
+START_TEST(missed_entries_start_the_notice_again)
+{
+    join_as_lowest();
+    unsigned before = f.appends;
+    int64_t nearly_ms =
+        membership_default_times.detector.silence_ms + membership_default_times.detector.notice_ms - 100;
+    for (int64_t end_ms = f.now_ms + nearly_ms; f.now_ms < end_ms;) {
+        pass(50);
+        hear_concurring("y", 'x');
+    }
+    ck_assert_uint_eq(f.appends, before);
+    struct view *view = make_view(WALL_S, 30, "xy");
+    put_self(view, NODE_SHARD, SELF);
+    learn(view);
+    int64_t start_ms = f.now_ms;
+    while (f.appends == before && f.now_ms - start_ms < 10000) {
+        pass(50);
+        hear_concurring("y", 'x');
+        if (f.reads > f.reads_answered) {
+            membership_read_done(f.membership, VIEWLOG_FAILED, NULL, f.now_ms);
+            f.reads_answered = f.reads;
+        }
+    }
+    ck_assert_int_ge(f.now_ms - start_ms, nearly_ms);
+}
+END_TEST
+
 START_TEST(who_has_no_subscription_is_removed_sooner)
 {
     join_as_lowest();
@@ -281,6 +309,36 @@ START_TEST(who_was_asleep_may_not_act)
     hear_concurring("a", 0);
     hear_concurring("b", 0);
     ck_assert(!membership_may_act(f.membership, f.now_ms));
+}
+END_TEST
+
+/* It went on until its last entry was sent, beside whoever had its rooms when it had been removed before. */
+START_TEST(who_leaves_may_act_within_the_fence_alone)
+{
+    join_and_hear_both();
+    ck_assert(membership_may_act(f.membership, f.now_ms));
+    membership_bus_lost(f.membership);
+    membership_leave(f.membership, f.now_ms);
+    assert_state(MEMBERSHIP_LEAVING);
+    ck_assert_uint_eq(f.appends, 1); /* the log is read first */
+    ck_assert(!membership_may_act(f.membership, f.now_ms));
+}
+END_TEST
+
+/* The log had lost the entry that removed it, and it put itself back. */
+START_TEST(who_was_away_hears_most_of_the_others_before_it_appends)
+{
+    join_and_hear_both();
+    membership_bus_lost(f.membership);
+    pass(3000);
+    membership_start(f.membership, f.now_ms);
+    membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    unsigned before = f.appends;
+    pass(250);
+    ck_assert_uint_eq(f.appends, before);
+    hear_concurring("a", 0);
+    pass(250);
+    ck_assert_uint_eq(f.appends, before + 1);
 }
 END_TEST
 
@@ -444,6 +502,7 @@ int main(void)
     tcase_add_test(tcase, a_newcomer_takes_the_place_of_shards_that_have_gone);
     tcase_add_test(tcase, a_newcomer_waits_where_too_few_concur);
     tcase_add_test(tcase, who_is_silent_is_removed_after_a_notice_by_a_quorum);
+    tcase_add_test(tcase, missed_entries_start_the_notice_again);
     tcase_add_test(tcase, who_has_no_subscription_is_removed_sooner);
     tcase_add_test(tcase, who_may_have_lost_its_server_gets_patience);
     tcase_add_test(tcase, who_is_silent_on_both_connections_gets_none);
@@ -454,6 +513,8 @@ int main(void)
     tcase_add_test(tcase, it_does_not_propose_while_a_lower_id_lives);
     tcase_add_test(tcase, who_hears_too_few_may_not_act_until_an_append_lists_it);
     tcase_add_test(tcase, who_was_asleep_may_not_act);
+    tcase_add_test(tcase, who_leaves_may_act_within_the_fence_alone);
+    tcase_add_test(tcase, who_was_away_hears_most_of_the_others_before_it_appends);
     tcase_add_test(tcase, who_hears_itself_accused_may_not_act);
     tcase_add_test(tcase, a_heartbeat_counts_from_when_it_was_sent);
     tcase_add_test(tcase, whoever_was_never_heard_is_no_part_of_a_majority);
