@@ -270,7 +270,7 @@ void handoff_retarget(struct room *room, int64_t now_ms)
     struct handoff *handoff = room->handoff;
     struct shard *shard = room->shard;
     if (!history_lists_shard(&shard->history, handoff->target->address.incarnation)) {
-        if (handoff->active) {
+        if (handoff->active && !SIM_FAULT(KEEP_COPY)) {
             drop_copy(room, DROPPED, now_ms);
             return;
         }

@@ -350,6 +350,9 @@ static void handle(struct world *world, struct event *event)
     if (event->kind == EVENT_WAKE) {
         if (process->alive && process->paused_until_ms == event->at_ms)
             cluster_tell(world, "%s wakes", process->address.id);
+    } else if (event->kind == EVENT_KILL) {
+        if (process->alive && process->address.incarnation == event->incarnation)
+            process_crash(process);
     } else if (process != NULL && process->alive && world->now_ms < process->paused_until_ms) {
         event->at_ms = process->paused_until_ms;
         heap_push(&world->events, event->at_ms, event->order, event);

@@ -33,6 +33,8 @@ enum { CLUSTER_SERVERS = 2, CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PRO
     X(LOG_FAILED, "log requests failed")                                                                               \
     X(LOG_UNKNOWN, "appends with an unknown outcome")                                                                  \
     X(LOG_SLOW, "log requests slow")                                                                                   \
+    X(LOG_TRUNCATED, "losses of the log's last entries")                                                               \
+    X(LOG_LOST, "losses of the whole log")                                                                             \
     X(LEAVE, "graceful leaves")                                                                                        \
     X(DRAIN, "shards drained")                                                                                         \
     X(LOADED, "shards under pressure, or relieved of it")                                                              \
@@ -45,6 +47,7 @@ enum { CLUSTER_SERVERS = 2, CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PRO
     X(RESCUE, "worlds in which the dead had to be started for the others to go on")                                    \
     X(CLIENT_LOST, "clients' networks lost")                                                                           \
     X(AMBUSH, "shards killed as the first of several rooms began to move to them")                                     \
+    X(UNHEARD, "shards killed after they had taken rooms over and could not say so")                                   \
     X(CLIENT_LEFT, "clients who left")                                                                                 \
     X(CLIENT_RELOADED, "pages reloaded")
 
@@ -103,6 +106,7 @@ enum event_kind {
     EVENT_BUS_UP,
     EVENT_BUS_DOWN,
     EVENT_WAKE,
+    EVENT_KILL,
     EVENT_LOG_READ,
     EVENT_LOG_ENTRY,
     EVENT_LOG_APPEND,
@@ -125,7 +129,8 @@ struct event {
     struct process *from;    /* LOG_*: who asked */
     struct world_conn *conn;
     struct payload *bytes;
-    uint64_t number; /* expected sequence, sequence, incarnation */
+    uint64_t number;  /* expected sequence, sequence, incarnation */
+    int64_t asked_ms; /* LOG_*: when */
     enum viewlog_result result;
     uint16_t code;
     bool clean;
@@ -134,6 +139,7 @@ struct event {
 struct log_entry {
     struct payload *bytes;
     struct view *view;
+    bool taken; /* some process has had it */
 };
 
 /* An epoch under which some shard has held a room. */
@@ -157,8 +163,8 @@ struct world {
     int64_t now_ms;
     struct story *story;
     bool restless, regions;
-    bool narrow; /* shards hand over one room at a time: the others wait in line */
-    bool ambushes;
+    bool narrow;              /* shards hand over one room at a time: the others wait in line */
+    bool ambushes;            /* trouble of that kind may come */
     struct timer_wheel wheel; /* of the clients */
     int shards, gateways;     /* gateways first */
     struct process *processes;
@@ -166,10 +172,12 @@ struct world {
     uint32_t loss, duplication, delay_max_ms, log_trouble; /* permille, permille, ms, permille */
     uint64_t lives;
     int64_t leaderless_until_ms;
+    int64_t log_lost_ms; /* when its servers ended last: what was under way to them then is lost */
     struct log_entry *log;
     size_t log_count;
     struct log_entry *entries; /* all that were ever appended, in the order of appending */
     size_t entry_count;
+    struct view *newest; /* of those, by number; borrowed from them */
     struct world_conn *conns;
     struct heap events;
     uint64_t digest; /* of every event handled so far */
@@ -220,8 +228,10 @@ void cluster_publish(struct process *from, enum event_kind kind, const char *sub
 void cluster_publish_second(struct process *from, struct payload *bytes);
 void cluster_probe(struct process *from, const struct node_address *node, struct payload *bytes);
 void cluster_log_request(struct process *from, enum event_kind kind, struct payload *bytes, uint64_t expected_seq);
+/* The log's servers end without having kept its last entries: so many, which may be all. */
+void cluster_log_lose(struct world *world, size_t count);
 void cluster_log_handle(struct world *world, struct event *event);
-/* The last that was appended, whatever has become of it since; NULL before the first. */
+/* The newest that was appended, whatever has become of it since; NULL before the first. */
 struct view *cluster_newest_view(const struct world *world);
 /* The incarnation that owns the room in this view; 0: nobody. */
 uint64_t cluster_owner(struct world *world, const struct view *view, int room);

@@ -114,7 +114,7 @@ void cluster_probe(struct process *from, const struct node_address *node, struct
 
 struct view *cluster_newest_view(const struct world *world)
 {
-    return world->entry_count > 0 ? world->entries[world->entry_count - 1].view : NULL;
+    return world->newest;
 }
 
 void cluster_log_request(struct process *from, enum event_kind kind, struct payload *bytes, uint64_t expected_seq)
@@ -128,19 +128,30 @@ void cluster_log_request(struct process *from, enum event_kind kind, struct payl
                                 .from = from,
                                 .incarnation = from->address.incarnation,
                                 .bytes = bytes != NULL ? payload_ref(bytes) : NULL,
-                                .number = expected_seq});
+                                .number = expected_seq,
+                                .asked_ms = world->now_ms});
 }
 
-/* No two views have one number: nobody can have this one yet. */
+void cluster_log_lose(struct world *world, size_t count)
+{
+    world->injected[count < world->log_count ? INJECTED_LOG_TRUNCATED : INJECTED_LOG_LOST]++;
+    world->log_count -= count < world->log_count ? count : world->log_count;
+    world->log_lost_ms = world->now_ms;
+    if (world->log_count == 0)
+        cluster_tell(world, "the log is lost");
+    else
+        cluster_tell(world, "the log's last entries are lost: it ends with %u.%u",
+                     (unsigned)world->log[world->log_count - 1].view->number.generation,
+                     (unsigned)world->log[world->log_count - 1].view->number.seq);
+}
+
+/* No two views that anybody has had have one number, whatever has become of the first. */
 static void check_number(struct world *world, const struct view *view)
 {
-    for (int i = 0; i < world->gateways + world->shards; i++) {
-        const struct process *process = &world->processes[i];
-        const struct view *known = process->alive ? membership_view(process->membership) : NULL;
-        if (known != NULL && view_number_compare(known->number, view->number) == 0)
-            cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "another view than the one that %s has is %u.%u",
-                             process->address.id, (unsigned)view->number.generation, (unsigned)view->number.seq);
-    }
+    for (size_t i = world->entry_count; i-- > 0;)
+        if (world->entries[i].taken && view_number_compare(world->entries[i].view->number, view->number) == 0)
+            cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "two views are %u.%u",
+                             (unsigned)view->number.generation, (unsigned)view->number.seq);
 }
 
 static void tell_appended(struct world *world, const struct process *from, const struct view *view)
@@ -168,7 +179,9 @@ static enum viewlog_result log_append(struct world *world, struct event *event)
         return VIEWLOG_FAILED;
     }
     const struct view *last = world->log_count > 0 ? world->log[world->log_count - 1].view : NULL;
-    if (last != NULL && view_number_compare(view->number, last->number) <= 0)
+    /* A log that has lost entries uses their sequences again; what is appended to it by mistake then is nobody's view.
+     */
+    if (last != NULL && world->log_lost_ms == 0 && view_number_compare(view->number, last->number) <= 0)
         cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "view %u.%u is appended after %u.%u",
                          (unsigned)view->number.generation, (unsigned)view->number.seq,
                          (unsigned)last->number.generation, (unsigned)last->number.seq);
@@ -177,6 +190,8 @@ static enum viewlog_result log_append(struct world *world, struct event *event)
     struct log_entry entry = {.bytes = payload_ref(event->bytes), .view = view};
     world->entries = mem_realloc(world->entries, (world->entry_count + 1) * sizeof *world->entries);
     world->entries[world->entry_count++] = entry;
+    if (world->newest == NULL || view_number_compare(view->number, world->newest->number) > 0)
+        world->newest = view;
     world->log = mem_realloc(world->log, (world->log_count + 1) * sizeof *world->log);
     world->log[world->log_count++] = entry;
     return VIEWLOG_OK;
@@ -194,7 +209,8 @@ void cluster_log_handle(struct world *world, struct event *event)
                            .incarnation = event->incarnation,
                            .result = VIEWLOG_OK};
     uint32_t delay_max_ms = LOG_DELAY_MAX_MS;
-    bool reachable = world->now_ms >= world->leaderless_until_ms && world->now_ms >= from->cut_until_ms;
+    bool reachable = world->now_ms >= world->leaderless_until_ms && world->now_ms >= from->cut_until_ms &&
+                     event->asked_ms >= world->log_lost_ms;
     if (!reachable || cluster_chance(world, world->log_trouble)) {
         answer.result = append && cluster_chance(world, 500) ? VIEWLOG_UNKNOWN : VIEWLOG_FAILED;
         if (answer.result == VIEWLOG_UNKNOWN) {

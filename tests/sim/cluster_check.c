@@ -53,7 +53,7 @@ static bool owns(struct world *world, const struct process *shard, const struct 
 
 /* --- views ----------------------------------------------------------------------------------------------------- */
 
-static const struct log_entry *find_entry(const struct world *world, struct view_number number)
+static struct log_entry *find_entry(const struct world *world, struct view_number number)
 {
     for (size_t i = world->entry_count; i-- > 0;)
         if (view_number_compare(world->entries[i].view->number, number) == 0)
@@ -72,12 +72,13 @@ void cluster_check_view(struct process *process, const struct view *old, const s
         cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "%s goes back from view %u.%u to %u.%u",
                          process->address.id, (unsigned)old->number.generation, (unsigned)old->number.seq, generation,
                          seq);
-    const struct log_entry *entry = find_entry(world, view->number);
+    struct log_entry *entry = find_entry(world, view->number);
     if (entry == NULL) {
         cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "%s has view %u.%u, which the log never held",
                          process->address.id, generation, seq);
         return;
     }
+    entry->taken = true;
     struct payload *bytes = view_pack(view);
     if (bytes->size != entry->bytes->size || memcmp(bytes->data, entry->bytes->data, bytes->size) != 0)
         cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "%s has another view %u.%u than the log",
@@ -116,11 +117,14 @@ static void check_fence(struct world *world, struct process *shard)
 
 /* --- markers -------------------------------------------------------------------------------------------------- */
 
-/* Whether a shard that some entry since the last settled one had is not in `view` any more. */
+/* Whether a shard that some entry since the last settled one had is not in `view` any more. Nobody knows what was
+ * before a log that begins with nothing. */
 static bool lost_shards(const struct world *world, const struct view *view)
 {
     for (size_t i = 0; i < world->entry_count; i++) {
         const struct view *entry = world->entries[i].view;
+        if (view->settled.generation == 0 && entry->number.generation != view->number.generation)
+            continue;
         if (view_number_compare(entry->number, view->settled) < 0 ||
             view_number_compare(entry->number, view->number) >= 0)
             continue;
@@ -185,9 +189,6 @@ static void check_one_owner(struct world *world, int room)
     for (int i = world->gateways; i < world->gateways + world->shards; i++) {
         struct process *shard = &world->processes[i];
         if (!shard->alive || shard_find_room(shard->shard, &world->rooms[room]) == NULL || served(shard, room) == NULL)
-            continue;
-        /* Known: it suspends itself no more until its last entry is sent (README.md). */
-        if (membership_state(shard->membership) == MEMBERSHIP_LEAVING)
             continue;
         if (first != NULL)
             cluster_violated(world, "one owner", room, "%s and %s both act on room %s", first->address.id,

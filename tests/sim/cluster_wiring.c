@@ -6,7 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BUS_UP_MAX_MS = 300, CONCURRENCES_MAX = 64, AMBUSH_ONE_IN = 2, VIEW_ARENA_MAX = 1024 * 1024 };
+enum {
+    BUS_UP_MAX_MS = 300,
+    CONCURRENCES_MAX = 64,
+    AMBUSH_ONE_IN = 2,
+    UNHEARD_MIN_MS = 200,
+    UNHEARD_MAX_MS = 1200,
+    VIEW_ARENA_MAX = 1024 * 1024
+};
 
 bool process_may_act(struct process *process)
 {
@@ -204,18 +211,38 @@ static void forget_departed(struct process *process, const struct view *old, con
     }
 }
 
-/* Kills a shard to which several rooms are about to move: the first is on its way, the others may come back. */
+/* The shard takes over what `from` hands to it, which never hears so, and is killed. */
+static void ambush_unheard(struct process *target, struct process *from)
+{
+    struct world *world = target->world;
+    int64_t at_ms = world->now_ms + UNHEARD_MIN_MS + (int64_t)world_random(world, UNHEARD_MAX_MS - UNHEARD_MIN_MS);
+    world->injected[INJECTED_UNHEARD]++;
+    cluster_tell(world, "%s hears nothing from %s until that is killed", from->address.id, target->address.id);
+    if (from->deaf_until_ms[target->index] < at_ms)
+        from->deaf_until_ms[target->index] = at_ms;
+    cluster_push(
+        world, (struct event){
+                   .at_ms = at_ms, .kind = EVENT_KILL, .process = target, .incarnation = target->address.incarnation});
+}
+
+/* Kills a shard to which rooms are about to move: while the first of several is on its way, which others wait for and
+ * may come back, or after it has come. */
 static void ambush(struct process *process, const struct view *old, const struct view *view)
 {
     struct world *world = process->world;
+    int least = world->narrow ? 2 : 1;
     for (int i = world->gateways; i < world->gateways + world->shards; i++) {
         struct process *target = &world->processes[i];
         int moving = 0;
         for (int room = 0; room < CLUSTER_ROOMS; room++)
             moving += cluster_owner(world, old, room) == process->address.incarnation &&
                       cluster_owner(world, view, room) == target->address.incarnation;
-        if (target == process || !target->alive || moving < 2 || world_random(world, AMBUSH_ONE_IN) != 0)
+        if (target == process || !target->alive || moving < least || world_random(world, AMBUSH_ONE_IN) != 0)
             continue;
+        if (!world->narrow) {
+            ambush_unheard(target, process);
+            continue;
+        }
         world->injected[INJECTED_AMBUSH]++;
         process_crash(target);
     }

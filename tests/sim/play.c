@@ -15,6 +15,7 @@ enum {
     AFTERMATH_MS = 45 * 1000,
     ROLL_MS = 2000,
     STEP_MAX_MS = 400,
+    LOG_TAIL_MAX = 3,
     FLEET_EVERY = 100,
     FLEET_SHARDS = 8,
     FLEET_GATEWAYS = 64,
@@ -104,6 +105,15 @@ static void lose_leader(struct world *world)
     cluster_tell(world, "the log has no leader");
 }
 
+/* As a power cut does it to servers which acknowledge before they sync. */
+static void lose_log(struct world *world)
+{
+    size_t count = world_random(world, 2) == 0 ? world->log_count : (size_t)between(world, 1, LOG_TAIL_MAX);
+    lose_leader(world);
+    if (world->log_count > 0)
+        cluster_log_lose(world, count);
+}
+
 static void load(struct world *world, struct process *shard)
 {
     if (world_random(world, 3) == 0) {
@@ -154,6 +164,8 @@ static void befall(struct world *world)
         part(world, process, draw_process(world), false);
     } else if (kind < 79) {
         cut_off(world, process);
+    } else if (kind < 82) {
+        lose_log(world);
     } else if (kind < 90) {
         lose_leader(world);
     } else if (!process->leaving && process_runs(process)) {
@@ -212,7 +224,7 @@ static void redirect(struct play *play)
 static void pass(struct play *play, int64_t ms, bool trouble)
 {
     struct world *world = play->world;
-    world->ambushes = trouble && world->narrow;
+    world->ambushes = trouble;
     for (int64_t end_ms = world->now_ms + ms; world->now_ms < end_ms && !cluster_broken(world);) {
         if (trouble) {
             act(play);
