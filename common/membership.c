@@ -75,6 +75,13 @@ static void on_step(struct timer *timer, int64_t now_ms)
     membership_step(container_of(timer, struct membership, step_timer), now_ms);
 }
 
+static void lose_touch(struct membership *m)
+{
+    m->proposal_stale = true;
+    m->log_read = false; /* whoever was away does not know what has become of it */
+    detector_bus_lost(m->detector);
+}
+
 /* A process that was asleep for longer than the fence knows nothing of what has passed, whatever its buffers say. */
 static void notice_sleep(struct membership *m, int64_t now_ms)
 {
@@ -84,7 +91,7 @@ static void notice_sleep(struct membership *m, int64_t now_ms)
     if (slept_ms + m->times.heartbeat_ms < m->times.detector.fence_ms)
         return;
     m->listening_since_ms = now_ms;
-    membership_bus_lost(m);
+    lose_touch(m);
 }
 
 static void beat(struct membership *m, int64_t now_ms)
@@ -278,6 +285,8 @@ void membership_step(struct membership *m, int64_t now_ms)
         follow_fetch(m);
         return;
     }
+    if (m->off_bus && m->state != MEMBERSHIP_LEAVING)
+        return; /* it would judge by a silence that is its own */
     switch (m->state) {
     case MEMBERSHIP_LISTENING:
         if (!m->log_read) {
@@ -325,6 +334,7 @@ void membership_step(struct membership *m, int64_t now_ms)
 
 void membership_start(struct membership *m, int64_t now_ms)
 {
+    m->off_bus = false;
     if (!m->started) {
         m->started = true;
         m->listening_since_ms = now_ms;
@@ -353,9 +363,8 @@ void membership_leave(struct membership *m, int64_t now_ms)
 
 void membership_bus_lost(struct membership *m)
 {
-    m->proposal_stale = true;
-    m->log_read = false; /* whoever was away does not know what has become of it */
-    detector_bus_lost(m->detector);
+    m->off_bus = true;
+    lose_touch(m);
 }
 
 static void note_view(struct membership *m, struct view_number view)

@@ -14,7 +14,7 @@ struct membership {
     void *ctx;
 
     enum membership_state state;
-    bool started;
+    bool started, off_bus;
     struct view *view;     /* in force */
     struct view *proposed; /* an append is under way */
     bool reading;

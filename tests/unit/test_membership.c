@@ -530,6 +530,23 @@ START_TEST(an_entry_in_a_place_that_is_used_again_counts_for_nothing)
 }
 END_TEST
 
+/* It took a view whose shards it could not hear for abandoned. */
+START_TEST(who_is_off_the_bus_appends_nothing)
+{
+    begin(NODE_SHARD);
+    membership_start(f.membership, f.now_ms);
+    read_done(make_view(9, 20, "ab"));
+    pass(membership_default_times.listen_ms);
+    membership_bus_lost(f.membership);
+    for (int64_t end_ms = f.now_ms + 2 * membership_default_times.abandoned_ms; f.now_ms < end_ms;) {
+        pass(10);
+        f.reads_answered = f.reads;
+        membership_read_done(f.membership, VIEWLOG_EMPTY, NULL, f.now_ms);
+    }
+    ck_assert_uint_eq(f.appends, 0);
+}
+END_TEST
+
 START_TEST(a_bus_that_is_back_means_that_views_may_have_passed)
 {
     join(NODE_SHARD);
@@ -576,6 +593,7 @@ int main(void)
     tcase_add_test(tcase, the_lowest_id_of_those_who_know_most_restores_the_log);
     tcase_add_test(tcase, a_gateway_restores_what_no_shard_knows);
     tcase_add_test(tcase, an_entry_in_a_place_that_is_used_again_counts_for_nothing);
+    tcase_add_test(tcase, who_is_off_the_bus_appends_nothing);
     tcase_add_test(tcase, a_bus_that_is_back_means_that_views_may_have_passed);
     suite_add_tcase(suite, tcase);
 
