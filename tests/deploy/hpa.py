@@ -13,6 +13,15 @@ def quantity(text):
     return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
 
 
+def ratio_of_pods(values, replicas, goal):
+    """How far the pods are above their goal. Those of which nothing is known yet count as idle where there would be more, and as
+    at the goal where there would be fewer, and cannot turn one into the other."""
+    ratio = sum(values) / len(values) / goal
+    missing = (replicas - len(values)) * (goal if ratio < 1 else 0)
+    careful = (sum(values) + missing) / replicas / goal
+    return 1.0 if (ratio > 1) != (careful > 1) else careful
+
+
 class Autoscaler:
     def __init__(self, spec):
         self.spec = spec
@@ -20,17 +29,17 @@ class Autoscaler:
         self.changes = []  # (when, difference)
 
     def wanted(self, replicas, signals):
-        """The greatest of what each signal asks for. `signals`: by metric name, the average of the pods, or the value; a
-        signal without a value asks for nothing."""
+        """The greatest of what each signal asks for. `signals`: by metric name, the average of the pods, a list of the values of
+        those that have one, or the value; a signal without a value asks for nothing."""
         proposals = []
         for metric in self.spec["metrics"]:
             part = metric[metric["type"].lower()]
             target = part["target"]
             value = signals.get(part["name"] if metric["type"] == "Resource" else part["metric"]["name"])
-            if value is None:
+            if value is None or value == []:
                 continue
             goal = quantity(target.get("averageValue", target.get("averageUtilization", target.get("value"))))
-            ratio = value / goal
+            ratio = ratio_of_pods(value, replicas, goal) if isinstance(value, list) else value / goal
             proposals.append(replicas if abs(ratio - 1) <= TOLERANCE else math.ceil(ratio * replicas))
         return max(proposals, default=replicas)
 

@@ -31,6 +31,11 @@ class Prometheus:
         data = self.get("query", query=query)
         return [float(each["value"][1]) for each in data["result"]] if data else []
 
+    def ask_by(self, label, query):
+        """The same, by the values of a label."""
+        data = self.get("query", query=query)
+        return {each["metric"][label]: float(each["value"][1]) for each in data["result"]} if data else {}
+
     def series(self, query, begin, end, step_s):
         """Of a range query: each with "metric" and "values"."""
         return self.get("query_range", query=query, start=begin, end=end, step=step_s)["result"]

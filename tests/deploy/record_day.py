@@ -37,6 +37,7 @@ SCRAPE_S = 1
 RATE_WINDOW_S = 5  # of 1 s scrapes; the chart's queries have 5 minutes
 NIGHT_S, PLATEAU_S, STORM_S, PAUSE_S = 15, 20, 40, 9
 RESTART_S = 3  # until a killed gateway is there again
+PODS_SIGNALS = ("active_websocket_connections", "fanout_queue_depth")
 SERIES = {
     "connections": "sum(active_websocket_connections)",
     "gateways": 'count(up{pod=~".*-gateway-.*"} == 1)',
@@ -112,11 +113,14 @@ class Day:
     def autoscale(self, spec, queries):
         """In a thread: what the HorizontalPodAutoscaler and the Deployment do."""
         try:
-            autoscaler, queries = hpa.Autoscaler(compressed(spec)), {name: in_window(query) for name, query in queries.items()}
-            while not self.over.wait(SCRAPE_S):
-                signals = {name: (self.prometheus.ask(query.replace("REPLICAS", str(len(self.gateways)))) or [None])[0]
-                           for name, query in queries.items()}
+            autoscaler = hpa.Autoscaler(compressed(spec))
+            while not self.over.wait(hpa.SYNC_S / COMPRESSION):
+                signals = {name: (self.prometheus.ask(in_window(query)) or [None])[0] for name, query in queries.items()}
+                by_pod = {name: self.prometheus.ask_by("pod", f"sum by (pod) ({name})") for name in PODS_SIGNALS}
                 with self.lock:
+                    # Kubernetes leaves out what is being taken away.
+                    pods = [f"test-signalbox-{gateway.name}" for gateway in self.gateways.values()]
+                    signals |= {name: [values[pod] for pod in pods if pod in values] for name, values in by_pod.items()}
                     count = autoscaler.step(time.time(), len(self.gateways), signals)
                     self.set_gateways(count)
                     if self.sections and (not self.replicas or self.replicas[-1][1] != count):
@@ -208,13 +212,10 @@ def in_window(query):
 
 
 def autoscaler_queries(objects):
-    """What the gateways' autoscaler asks for, by the name of the metric."""
+    """What the gateways' autoscaler asks for of the whole tier, by the name of the metric."""
     rules = next(yaml.safe_load(each["data"]["config.yaml"]) for each in chart.of_kind(objects, "ConfigMap")
                  if "config.yaml" in each["data"])
-    queries = {rule["name"]["as"]: rule["metricsQuery"] for rule in rules["externalRules"]}
-    for name in ("active_websocket_connections", "fanout_queue_depth"):
-        queries[name] = f'sum({name}{{pod=~".*-gateway-.*"}}) / REPLICAS'  # those that are not scraped yet have nothing
-    return queries
+    return {rule["name"]["as"]: rule["metricsQuery"] for rule in rules["externalRules"]}
 
 
 def samples(day, end_s):
