@@ -5,6 +5,7 @@ nothing runs. Slow, because the server is compiled first; scripts/test deploy --
 import copy
 import os
 import pathlib
+import re
 import tempfile
 import unittest
 
@@ -83,6 +84,9 @@ class ApiServerTest(unittest.TestCase):
                 self.helm("install", "first", chart.CHART, "--dry-run=server", *args)
                 notes = self.helm("install", "test", chart.CHART, *args)
                 self.assertIn("release test in namespace calls", notes)
+                named = set(re.findall(r"(?:statefulset/|deployment/|get service |in ConfigMap )([\w-]+)", notes))
+                self.assertGreaterEqual(len(named), 2, notes)
+                self.assertLessEqual(named, {each["metadata"]["name"] for each in chart.render(*args)})
                 self.helm("upgrade", "test", chart.CHART, *args, "--set", "log.level=debug,gateway.maxConnections=1000")
                 self.helm("uninstall", "test")
         # From one set to another, NATS moving in and out: what cannot be changed in place would be refused.
