@@ -72,13 +72,20 @@ def run(command, **kwargs):
     return done.returncode, done.stdout, done.stderr
 
 
-def helm_path():
-    """Helm of the pinned version, compiled at the first call, which takes minutes."""
-    path = TOOLS / HELM.rsplit("@", 1)[1] / "helm"
+def install(package, path, *options):
+    """The path, where the program of a pinned version is compiled at the first call, which takes minutes."""
     if not path.exists():
-        status, _, error = run([go_path(), "install", "-p", "2", HELM], env={**os.environ, "GOBIN": str(path.parent)})
-        assert status == 0, f"go install {HELM}: {error}"
+        command = [go_path(), "install", "-p", "2", *options, package]
+        status, _, error = run(command, env={**os.environ, "GOBIN": str(path.parent)})
+        assert status == 0, f"go install {package}: {error}"
+        built = path.parent / package.partition("@")[0].rsplit("/", 1)[1]
+        if built != path:
+            built.rename(path)
     return path
+
+
+def helm_path():
+    return install(HELM, TOOLS / HELM.partition("@")[2] / "helm")
 
 
 def helm(*args):

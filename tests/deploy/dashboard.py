@@ -5,17 +5,30 @@ import html
 import json
 import math
 import re
+import string
+from typing import NamedTuple
 
 import chart_tools as chart
 
 PATH = chart.CHART / "dashboards" / "signalbox.json"
 VARIABLES = {"$job": ".*", "$__rate_interval": "1m"}
-COLUMNS, COLUMN_PX, ROW_PX, GAP_PX, HEAD_PX, AXIS_PX, LEGEND_ROWS = 24, 60, 30, 8, 34, 46, 2
+COLUMNS, COLUMN_PX, ROW_PX, GAP_PX, HEAD_PX, AXIS_PX, LEGEND_ROWS = 24, 60, 30, 8, 52, 46, 2
+TICKS_MAX, TICKS_S = 5, (10, 15, 30, 60, 120, 300, 600)
 COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#c4a7e7", "#96d98d", "#ffcb7d")
 COLOUR_OF = {"green": COLOURS[0], "orange": COLOURS[3], "red": COLOURS[4], "blue": COLOURS[6], "text": "#8e8e99"}  # by Grafana's names
 SERIES_MAX = len(COLOURS)
-CAPTION = ("Answers of a real Prometheus during scripts/test deploy, with people in calls, each tier scaled from 2 to 4 and back, and one "
-           "container of each killed. Drawn by tests/deploy/dashboard.py with the dashboard's own queries; not a screenshot of Grafana.")
+CAPTION = ("Answers of a real Prometheus to the dashboard's own queries during scripts/test deploy, with people in calls. Drawn by "
+           "tests/deploy/dashboard.py; not a screenshot of Grafana. Dashed: ")
+
+
+class Story(NamedTuple):
+    """The time that is shown, and what happened when."""
+    begin: float
+    end: float
+    marks: list  # (time, what)
+
+    def x_of(self, at, left, width):
+        return left + (at - self.begin) / (self.end - self.begin) * width
 
 
 def bare(query):
@@ -42,10 +55,10 @@ def short(value, unit):
         return f"{100 * value:.3g}%"
     if unit == "s" and 0 < abs(value) < 1:
         return f"{1000 * value:.3g} ms"
-    suffix_of_unit = {"s": " s", "bytes": "B"}.get(unit, "")
+    suffix_of_unit = {"s": " s", "bytes": " B", "ops": " /s"}.get(unit, "")
     for limit, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= limit:
-            return f"{value / limit:.3g}{suffix}{suffix_of_unit}"
+            return f"{value / limit:.3g}{suffix}{suffix_of_unit.strip()}"
     return f"{value:.3g}{suffix_of_unit}"
 
 
@@ -64,17 +77,23 @@ def nice_top(value):
     return next(step * power for step in (1, 2, 5, 10) if step * power >= value * 0.999)
 
 
-def draw_axes(box, top, seconds, unit):
-    """Lines across, with what they stand for; minutes below."""
+def draw_axes(box, top, story, unit):
+    """Lines across, with what they stand for; times below; dashed lines for what happened."""
     x, y, width, height = box
+    seconds = story.end - story.begin
     out = []
     for part in range(3):
         level = y + height * part / 2
         out.append(f'<line x1="{x}" y1="{level:.1f}" x2="{x + width}" y2="{level:.1f}"/>')
         out.append(f'<text x="{x - 5}" y="{level + 3:.1f}" class="axis left">{html.escape(short(top * (2 - part) / 2, unit))}</text>')
-    minutes = max(1, round(seconds / 60 / 4))
-    for minute in range(minutes, int(seconds / 60) + 1, minutes):
-        out.append(f'<text x="{x + width * 60 * minute / seconds:.1f}" y="{y + height + 13}" class="axis">{minute} min</text>')
+    step_s = next((step for step in TICKS_S if seconds / step <= TICKS_MAX), 3600)
+    for at in range(0, int(seconds - step_s / 4), step_s):
+        spot = story.x_of(story.begin + at, x, width)
+        out.append(f'<text x="{spot:.1f}" y="{y + height + 13}" class="axis">{at // 60}:{at % 60:02}</text>')
+    for letter, (at, _) in zip(string.ascii_lowercase, story.marks):
+        spot = story.x_of(at, x, width)
+        out.append(f'<line x1="{spot:.1f}" y1="{y}" x2="{spot:.1f}" y2="{y + height}" class="mark"/>')
+        out.append(f'<text x="{spot:.1f}" y="{y - 3}" class="axis">{letter}</text>')
     return out
 
 
@@ -95,18 +114,15 @@ def draw_legend(lines, x, y, width, unit):
     return out
 
 
-def draw_lines(lines, box, unit):
+def draw_lines(lines, box, story, unit):
     """A chart of (name, points) in the box."""
     x, y, width, height = box
     box = x, y, width, height = x + AXIS_PX, y, width - AXIS_PX, height - 18 - 14 * LEGEND_ROWS
-    points = [point for _, line in lines for point in line]
-    begin, end = min(at for at, _ in points), max(at for at, _ in points)
-    top = max(value for _, value in points)
+    top = max(value for _, line in lines for _, value in line)
     top = 1 if top <= 0 or unit == "percentunit" and 0.5 < top <= 1 else nice_top(top)
-    out = draw_axes(box, top, max(end - begin, 1), unit)
+    out = draw_axes(box, top, story, unit)
     for number, (_, line) in reversed(list(enumerate(lines))):
-        spots = " ".join(f"{x + (at - begin) / max(end - begin, 1) * width:.1f},{y + height - value / top * height:.1f}"
-                         for at, value in line)
+        spots = " ".join(f"{story.x_of(at, x, width):.1f},{y + height - value / top * height:.1f}" for at, value in line)
         out.append(f'<polyline points="{spots}" stroke="{COLOURS[number]}"/>')
     return out + draw_legend(lines, x - AXIS_PX, y + height + 30, width + AXIS_PX, unit)
 
@@ -129,7 +145,7 @@ def draw_stat(panel, lines, box, unit):
     return [f'<text x="{x + width / 2}" y="{y + height / 2 + 20}" class="stat" style="fill:{colour}">{html.escape(text)}</text>']
 
 
-def draw_panel(panel, top_px, ask):
+def draw_panel(panel, top_px, ask, story):
     grid = panel["gridPos"]
     x, y = grid["x"] * COLUMN_PX + GAP_PX, top_px + grid["y"] * ROW_PX
     width, height = grid["w"] * COLUMN_PX - GAP_PX, grid["h"] * ROW_PX - GAP_PX
@@ -148,20 +164,22 @@ def draw_panel(panel, top_px, ask):
     lines = sorted(lines, key=lambda line: -max(value for _, value in line[1]))[:SERIES_MAX]
     if not lines:
         return out + [f'<text x="{x + 10}" y="{y + height / 2}" class="small">no data</text>']
-    return out + draw_lines(lines, (x + 10, y + 34, width - 20, height - 42), unit)
+    return out + draw_lines(lines, (x + 10, y + 42, width - 20, height - 50), story, unit)
 
 
-def draw(ask):
-    """`ask` gives Prometheus's series over the time to be shown for a query."""
+def draw(ask, story):
+    """`ask` gives Prometheus's series over the story's time for a query."""
     every = json.loads(PATH.read_text())["panels"]
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in every)
+    happened = ", ".join(f"{letter} {what}" for letter, (_, what) in zip(string.ascii_lowercase, story.marks)) + "."
     width, height = COLUMNS * COLUMN_PX + GAP_PX, HEAD_PX + bottom * ROW_PX + GAP_PX
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="Inter,Helvetica,Arial,sans-serif" font-size="13">',
            "<style>text{fill:#ccccdc}rect{fill:#181b1f;stroke:#2c2f36}polyline{fill:none;stroke-width:1.6;stroke-linejoin:round}"
-           "line{stroke:#2c2f36}.small{font-size:11px}.axis{font-size:10px;fill:#8e8e99;text-anchor:middle}.left{text-anchor:end}"
+           "line{stroke:#2c2f36}.mark{stroke:#8e8e99;stroke-dasharray:2 4;stroke-width:.7}.small{font-size:11px}.axis{font-size:10px;fill:#8e8e99;text-anchor:middle}.left{text-anchor:end}"
            ".title{font-weight:500}.row{font-size:17px;font-weight:bold}.stat{font-size:34px;text-anchor:middle}</style>",
            f'<rect width="{width}" height="{height}" style="fill:#111217;stroke:none"/>',
-           f'<text x="{GAP_PX}" y="20" class="small">{html.escape(CAPTION)}</text>']
+           f'<text x="{GAP_PX}" y="20" class="small">{html.escape(CAPTION)}</text>',
+           f'<text x="{GAP_PX}" y="38" class="small">{html.escape(happened)}</text>']
     for panel in every:
-        out += draw_panel(panel, HEAD_PX, ask)
+        out += draw_panel(panel, HEAD_PX, ask, story)
     return "\n".join([*out, "</svg>", ""])

@@ -14,6 +14,7 @@ START_S = 60
 SUITE = "bookworm"
 BASE_NAME = "debian:12-slim"  # what the Dockerfiles begin with
 OWN_BASE_NAME = "signalbox-test-base:12"
+COMPOSE2 = "github.com/docker/compose/v2/cmd@v2.29.7"
 
 
 class EngineMissing(Exception):
@@ -32,7 +33,7 @@ def run(*command, check=True, **kwargs):
 
 
 class Engine:
-    """Use as a context. `environment` is what makes docker and docker-compose find it."""
+    """Use as a context. `environment` is what makes docker and both Composes find it."""
 
     def __init__(self):
         # The classic builder, which every engine and Compose 1.29 have.
@@ -93,6 +94,16 @@ class Engine:
     def inspect(self, *names):
         return json.loads(self.docker("inspect", *names))
 
+    def add_compose2(self):
+        """Makes `docker compose` work, which Debian 12 does not have: by a plugin that is compiled here."""
+        if self.docker("compose", "version", check=False)[0] == 0:
+            return
+        version = COMPOSE2.partition("@")[2]
+        config = chart.TOOLS / f"compose-{version}"
+        chart.install(COMPOSE2, config / "cli-plugins" / "docker-compose",
+                      f"-ldflags=-X github.com/docker/compose/v2/internal.Version={version}")
+        self.environment["DOCKER_CONFIG"] = str(config)
+
     def base_image(self):
         """The name of a Debian 12: the official image if it is here or can be had, else one made by debootstrap."""
         for name in (BASE_NAME, OWN_BASE_NAME):
@@ -110,14 +121,3 @@ class Engine:
             tarball.with_suffix(".new").rename(tarball)
         self.docker("import", tarball, OWN_BASE_NAME)
         return OWN_BASE_NAME
-
-
-def compose_commands(engine):
-    """Every Compose that is installed, as command and version: 1.29 and 2 are both supported. The tests use the first."""
-    found = []
-    for command in (["docker-compose"], ["docker", "compose"]):
-        status, output = run(*command, "version", "--short", check=False, env=engine.environment) \
-            if shutil.which(command[0]) else (1, "")
-        if status == 0:
-            found.append((command, output.strip()))
-    return found

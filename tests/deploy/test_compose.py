@@ -1,9 +1,11 @@
 """deploy/compose: the cluster built from the checkout, running, loaded, scaled, broken, watched by its own Prometheus.
 
-One cluster for all tests; their names have their order. Official images of NATS, HAProxy, coturn and Prometheus are
-replaced by tests/deploy/compose/Dockerfile; Grafana's is left out, because Debian has none."""
+One cluster for all tests; their names have their order. All of it by Compose 1.29, and with --all once more by Compose 2. Official
+images of NATS, HAProxy, coturn and Prometheus are replaced by tests/deploy/compose/Dockerfile; Grafana's is left out, because
+Debian has none."""
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -26,26 +28,28 @@ TIER_SIZE, TIER_SIZE_LARGE = 2, 4
 PEOPLE = 120
 IMAGE_MAX_BYTES = 20_000_000
 HEALTHY_S, SETTLED_S = 90, 60
+STEP_S = 5  # of the picture: as often as Prometheus looks
 PORT, TURN_PORT = cluster.free_port(), cluster.free_port()
 PROMETHEUS = Prometheus(cluster.free_port())
 
 
-class ComposeTest(unittest.TestCase):
+class Compose1Test(unittest.TestCase):
+    COMMAND, VERSION = ["docker-compose"], "1.29."
+
     @classmethod
     def setUpClass(cls):
-        cls.directory = pathlib.Path(os.environ.get("SIGNALBOX_ARTIFACTS", chart.BUILD / "compose-test")).absolute()
+        artifacts = pathlib.Path(os.environ.get("SIGNALBOX_ARTIFACTS", chart.BUILD / "compose-test"))
+        cls.directory = (artifacts / f"compose-{cls.VERSION[0]}").absolute()
         cls.directory.mkdir(parents=True, exist_ok=True)
         cls.engine = engines.Engine()
         try:
             cls.engine.__enter__()
             cls.addClassCleanup(cls.engine.stop)
             base = cls.engine.base_image()
+            cls.find_compose()
         except engines.EngineMissing as reason:
             print(f"\nNOT TESTED: the Compose cluster. There is no Docker engine: {reason}", file=sys.stderr)
             raise unittest.SkipTest(str(reason)) from reason
-        cls.composes = engines.compose_commands(cls.engine)
-        assert cls.composes, "neither docker-compose nor docker compose is installed (Debian: docker-compose)"
-        cls.compose_command = cls.composes[0][0]
         state = cls.directory / "state"
         engines.run(COMPOSE / "init", state)
         cls.settings = dict(line.split("=", 1) for line in (state / ".env").read_text().splitlines()
@@ -63,13 +67,19 @@ class ComposeTest(unittest.TestCase):
         cls.scale(TIER_SIZE, TIER_SIZE)
 
     @classmethod
+    def find_compose(cls):
+        """There are no settings yet."""
+        status, version = engines.run(*cls.COMMAND, "version", "--short", check=False, env=cls.engine.environment)
+        assert (status, version[:len(cls.VERSION)]) == (0, cls.VERSION), f"{' '.join(cls.COMMAND)} is not {cls.VERSION}x (Debian 12's is 1.29.2): {version}"
+
+    @classmethod
     def clean_up(cls):
         (cls.directory / "compose.log").write_text(cls.compose("logs", "--no-color", check=False)[1])
         cls.compose("down", "--volumes", "--timeout", "1")
 
     @classmethod
     def compose(cls, *args, **kwargs):
-        command = [*cls.compose_command, "--env-file", cls.env_file, "-f", COMPOSE / "docker-compose.yml", *args]
+        command = [*cls.COMMAND, "--env-file", cls.env_file, "-f", COMPOSE / "docker-compose.yml", *args]
         return engines.run(*command, env=cls.environment, **kwargs)
 
     @classmethod
@@ -105,20 +115,22 @@ class ComposeTest(unittest.TestCase):
 
     # --- as it was built ------------------------------------------------------------------------------------------------
 
-    def test_1_every_compose_reads_it_the_same_way(self):
-        services = []
-        for command, version in self.composes:
-            print(f"    Compose {version}", file=sys.stderr)
-            output = engines.run(*command, "--env-file", self.env_file, "-f", COMPOSE / "docker-compose.yml", "--profile", "tools",
-                                 "config", "--services", env=self.environment)
-            services.append(sorted(output.split()))
-        self.assertEqual(services[0], sorted((*SERVICES, "grafana", "ctl")))
-        self.assertTrue(all(each == services[0] for each in services))
+    def test_1_the_file_is_read_as_it_is_meant(self):
+        config = chart.yaml.safe_load(self.compose("--profile", "tools", "config"))
+        self.assertEqual(set(config["services"]), {*SERVICES, "grafana", "ctl"})
+        self.assertEqual({name: config["services"][name]["scale"] for name in ("gateway", "shard")}, {"gateway": 2, "shard": 3})
+
+    def test_1_every_setting_is_documented(self):
+        """In what init makes .env of, with an explanation above it; and nothing is there that changes nothing."""
+        used = set(re.findall(r"\$\{(\w+)", (COMPOSE / "docker-compose.yml").read_text()))
+        self.assertEqual(used, set(self.settings) - {"COMPOSE_PROJECT_NAME"})
+        paragraphs = self.env_file.read_text().split("\n\n")
+        self.assertEqual([text for text in paragraphs if not text.startswith("#")], ["COMPOSE_PROJECT_NAME=signalbox"])
 
     def test_1_without_settings_it_says_what_to_do(self):
         empty = self.directory / "empty.env"
         empty.write_text("")
-        command = [*self.compose_command, "--env-file", empty, "-f", COMPOSE / "docker-compose.yml", "config"]
+        command = [*self.COMMAND, "--env-file", empty, "-f", COMPOSE / "docker-compose.yml", "config"]
         status, output = engines.run(*command, check=False, env=self.engine.environment)
         self.assertNotEqual(status, 0)
         self.assertIn("run deploy/compose/init first", output)
@@ -192,22 +204,28 @@ class ComposeTest(unittest.TestCase):
     def test_3_scaling_and_deaths_lose_nothing(self):
         """Each tier from 2 to 4 and back, then one container of each killed, under people who talk; and every question
         that dashboard, alerts and autoscalers put to Prometheus has an answer meanwhile."""
-        begun = time.time()
+        begun, marks = time.time(), []
+        mark = lambda what: marks.append((time.time(), what))
         swarm = Swarm(self.directory, PEOPLE, [f"wss://127.0.0.1:{PORT}"], "--join-rate", "40", "--churn", "20",
                       key=self.settings["SIGNALBOX_API_KEY"], secret=self.settings["SIGNALBOX_API_SECRET"])
         self.addCleanup(swarm.stop)
         swarm.wait_holds()
+        mark("4 gateways")
         self.scale(TIER_SIZE_LARGE, TIER_SIZE)
+        mark("4 shards")
         self.scale(TIER_SIZE_LARGE, TIER_SIZE_LARGE)
         # One at a time, as the autoscalers do; each gateway sends its people to the others.
+        mark("back to 2 gateways, one by one")
         for gateways in range(TIER_SIZE_LARGE - 1, TIER_SIZE - 1, -1):
             self.scale(gateways, TIER_SIZE_LARGE)
             self.assertEqual(len(self.containers("gateway")), gateways)
         self.assert_questions_answered()
+        mark("back to 2 shards")
         for shards in range(TIER_SIZE_LARGE - 1, TIER_SIZE - 1, -1):
             self.scale(TIER_SIZE, shards)
         for tier in ("shard", "gateway", "nats"):
             victim = self.containers(tier)[0]
+            mark(f"{tier} killed")
             os.kill(victim["State"]["Pid"], 9)
             cluster.wait_for(f"{tier} is started again", lambda: (
                 self.engine.inspect(victim["Id"])[0]["RestartCount"] > victim["RestartCount"]), HEALTHY_S)
@@ -216,7 +234,7 @@ class ComposeTest(unittest.TestCase):
         result = swarm.finish()
         # Whoever looks at the picture sees a cluster that is whole again.
         cluster.wait_for("every process is back on the bus", lambda: set(PROMETHEUS.ask("signalbox_bus_up and on (instance) up == 1")) == {1})
-        self.draw(begun)
+        self.draw(begun, marks)
         totals = result["counters"]
         print(f"    swarm: {json.dumps(totals)}", file=sys.stderr)
         self.assertEqual(broken_promises(result), {}, swarm.output())
@@ -247,11 +265,11 @@ class ComposeTest(unittest.TestCase):
             self.fail("no answer to:\n" + "\n".join(f"{name}: {query}" for name, query in questions.items()))
         self.assertGreater(len(PROMETHEUS.rules()), 10)
 
-    def draw(self, begun):
+    def draw(self, begun, marks):
         """The dashboard's picture, of Prometheus's answers."""
-        def series(query):
-            return PROMETHEUS.series(query, begun, time.time(), 5)
-        picture = dashboard.draw(series)
+        end = time.time()
+        story = dashboard.Story(end - STEP_S * math.ceil((end - begun) / STEP_S), end, marks)  # the last step is the present
+        picture = dashboard.draw(lambda query: PROMETHEUS.series(query, story.begin, story.end, STEP_S), story)
         self.assertGreater(picture.count("<polyline"), 30)
         (self.directory / "dashboard.svg").write_text(picture)
 
@@ -268,7 +286,8 @@ class ComposeTest(unittest.TestCase):
         blocks = re.findall(r"^```sh\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
         self.assertGreater(len(blocks), 20)
         environment = {**self.settings, **self.environment}
-        prefix = "" if self.compose_command == ["docker-compose"] else 'docker-compose() { docker compose "$@"; }\n'
+        # As the guide says of Compose 2.
+        prefix = f'docker-compose() {{ command {" ".join(self.COMMAND)} "$@"; }}\n'
         for block in blocks:
             status, output = engines.run("bash", "-euo", "pipefail", "-c", prefix + block, check=False, cwd=COMPOSE, env=environment)
             self.assertEqual(status, 0, f"{block}\n{output}")
@@ -281,6 +300,30 @@ class ComposeTest(unittest.TestCase):
         alerts = {rule["alert"] for group in chart.yaml.safe_load((COMPOSE / "prometheus" / "alerts.yml").read_text())["groups"]
                   for rule in group["rules"]}
         self.assertEqual(alerts, set(re.findall(r"^### (Signalbox\w+)", GUIDE.read_text(), re.MULTILINE)))
+
+    def test_6_logs_tell_no_secrets(self):
+        """After all of the above, in which sessions came, went and were resumed with tokens."""
+        log = self.compose("logs", "--no-color", "gateway", "shard", "nats")
+        self.assertIn("gateway", log)
+        secrets = {name: self.settings[name] for name in re.findall(r"^(\w+)=$", (COMPOSE / "env.example").read_text(), re.MULTILINE)}
+        self.assertGreater(len(secrets), 7)
+        self.assertEqual([name for name, value in secrets.items() if value in log], [])
+        self.assertNotIn("eyJ", log)  # how a JSON Web Token begins
+
+
+class Compose2Test(Compose1Test):
+    COMMAND, VERSION = ["docker", "compose"], "2."
+
+    @classmethod
+    def setUpClass(cls):
+        if not os.environ.get("SIGNALBOX_TEST_ALL"):
+            raise unittest.SkipTest("all of it once more, by Compose 2: with --all")
+        super().setUpClass()
+
+    @classmethod
+    def find_compose(cls):
+        cls.engine.add_compose2()
+        super().find_compose()
 
 
 if __name__ == "__main__":
