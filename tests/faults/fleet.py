@@ -75,7 +75,8 @@ class Fleet(Cluster):
         self.nats_names = [f"nats-{i + 1}" for i in range(nats)]
         self.nats_ports = {name: (free_port(), free_port(), free_port()) for name in self.nats_names}
         self.bus_addresses = {}
-        self.victims = {}  # of faults that choose theirs, by number
+        self.victims = {}  # of faults, by kind and number
+        self.packets_dropped = 0
         super().__init__(gateways=gateways, shards=shards, build=options.pop("build", PLAIN), **options)
 
     # --- Configuration
@@ -184,6 +185,11 @@ class Fleet(Cluster):
         except (KeyError, RuntimeError):
             return {}
 
+    def bus_losses(self):
+        """{(name, pid): how often this process has lost its connection to NATS}"""
+        return {(name, self.processes[name].pid): self.metrics_of(name).get("signalbox_bus_losses_total", 0)
+                for name in present(self, *self.shard_names, *self.gateway_names)}
+
     def connections(self):
         return sum(self.metrics_of(name).get("active_websocket_connections", 0) for name in self.gateway_names)
 
@@ -231,18 +237,17 @@ class Fleet(Cluster):
 
     def move_log_leader(self, wanted):
         """Has the leader of the view log step down until `wanted(leader)`; returns the leader."""
-        def good():
-            leader = self.log_leader()
-            if leader and wanted(leader):
+        while True:
+            leader = wait_for(self.log_leader, "a leader of the view log", WHOLE_TIMEOUT_S)
+            if wanted(leader):
                 return leader
-            with socket.create_connection(("127.0.0.1", self.nats_ports[leader or self.nats_names[0]][0]), 2) as nats:
+            with socket.create_connection(("127.0.0.1", self.nats_ports[leader][0]), 2) as nats:
                 nats.sendall(b"CONNECT {}\r\nPUB $JS.API.STREAM.LEADER.STEPDOWN.SBX_VIEW 0\r\n\r\nPING\r\n")
                 for line in nats.makefile("rb"):
                     if line.startswith(b"PONG"):
                         break
-            time.sleep(1)
-            return None
-        return wait_for(good, "another leader of the view log", WHOLE_TIMEOUT_S)
+            wait_for(lambda: self.log_leader() not in (None, leader), f"another leader of the view log than {leader}",
+                     WHOLE_TIMEOUT_S)
 
     def nats_by_use(self):
         """NATS servers, the one with the most processes on it first, the leader of the view log last: whoever loses that one
@@ -299,7 +304,14 @@ class Fleet(Cluster):
         for network in networks:
             self.filter_packets("-A", *self.client_matches(network))
 
+    def count_dropped(self):
+        """Between this fleet's clients and gateways; the rules that dropped them are about to go."""
+        text = subprocess.run(["iptables", "-w", "-nvxL", "INPUT"], check=True, capture_output=True, text=True).stdout
+        ours = tuple(f"pt:{port}" for port in self.ports.values())
+        self.packets_dropped += sum(int(line.split()[0]) for line in text.splitlines() if line.rstrip().endswith(ours))
+
     def reconnect_clients(self, *networks):
+        self.count_dropped()
         for network in networks:
             self.filter_packets("-D", *self.client_matches(network))
 

@@ -43,12 +43,13 @@ class Recovery:
 
     A participant is affected if its connection ended or a message from or to it came late. It is whole again when its last
     outage has ended and its last late message was delivered; that time counts from `from_us`, which is `begin_us` where the
-    fault is over at once, and otherwise the moment at which it was mended.
+    fault is over at once, and otherwise the moment at which it was mended. `interrupted_s`: how long the longest of its outages
+    and late messages took.
     """
 
     def __init__(self, run, begin_us, end_us, from_us=None):
         from_us = from_us or begin_us
-        whole = collections.defaultdict(int)
+        whole, interrupted = collections.defaultdict(int), collections.defaultdict(int)
         self.disconnects = self.resumed = self.recovered = 0
         self.rooms = collections.defaultdict(int)
         for index, judge in enumerate(run.judges):
@@ -58,14 +59,17 @@ class Recovery:
                     self.resumed += outage.resumed
                     self.recovered += outage.recovered
                     self.add(whole, (index, outage.who), outage.end_us or end_us)
+                    self.add(interrupted, (index, outage.who), (outage.end_us or end_us) - outage.begin_us)
                     self.add(self.rooms, (index, outage.room), outage.end_us or end_us)
             for room, due_us, at_us, receiver, sender in judge.deliveries:
                 if at_us - due_us > LATE_US and begin_us <= at_us and due_us <= end_us:
-                    self.add(whole, (index, receiver), at_us)
-                    self.add(whole, (index, sender), at_us)
+                    for who in (receiver, sender):
+                        self.add(whole, (index, who), at_us)
+                        self.add(interrupted, (index, who), at_us - due_us)
                     self.add(self.rooms, (index, room), at_us)
         self.affected = len(whole)
         self.whole_s = [max(0, at_us - from_us) / 1e6 for at_us in whole.values()]
+        self.interrupted_s = [us / 1e6 for us in interrupted.values()]
         self.room_whole_s = {room: max(0, at_us - from_us) / 1e6 for room, at_us in self.rooms.items()}
         self.joins_seen = self.leaves_seen = 0
         for judge in run.judges:
@@ -75,8 +79,8 @@ class Recovery:
                     self.leaves_seen += kind == "leave"
 
     @staticmethod
-    def add(whole, who, at_us):
-        whole[who] = max(whole[who], at_us)
+    def add(longest, who, us):
+        longest[who] = max(longest[who], us)
 
     def p(self, percent):
         return percentile(self.whole_s, percent)
