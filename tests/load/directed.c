@@ -101,7 +101,7 @@ void directed_return(struct participant *participant)
     participant->ack_ms = clock_mono_ms();
     for (unsigned seat = 0; seat < participant->room->size; seat++) {
         struct link *link = &participant->links[seat];
-        link->owes_ack |= link->present && !link->ended && link->received > 0;
+        link->owes_ack |= link->present && !link->ended && seat != participant->seat;
     }
     participant_arm(participant, participant->ack_ms);
 }

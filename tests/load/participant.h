@@ -140,7 +140,8 @@ void directed_send(struct participant *participant, unsigned seat, int64_t due_u
 void directed_receive(struct participant *participant, const Signalbox__V1__ServerMessage *message);
 /* Sends again whatever is unacknowledged, to everybody. */
 void directed_repeat_all(struct participant *participant);
-/* The same, and acknowledges everything again: whoever waits for this participant hears that it is back. */
+/* The same, and acknowledges to everybody what has arrived, be it nothing: whoever waits for it hears that it is back.
+ */
 void directed_return(struct participant *participant);
 /* Acknowledgements and repetitions that are due; returns when to come again, INT64_MAX for never. */
 int64_t directed_upkeep(struct participant *participant, int64_t now_ms);

@@ -164,7 +164,14 @@ test('after a resume everybody hears again what has arrived', () => {
   links.lost();
   links.resumed(5000);
   links.tick(5000);
-  assert.deepEqual(take().map(({ route }) => route), [{ seq: '1', peer: 'B', ack: '1' }, { peer: 'A', ack: '1' }]);
+  assert.deepEqual(take().map(({ route }) => route),
+    [{ seq: '1', peer: 'B', ack: '1' }, { peer: 'A', ack: '1' }, { peer: 'C', ack: '0' }]);
+  // Somebody who may wait with a first message hears of this client as well, unless it has left.
+  links.peerGone('E');
+  links.greet('D', 5500);
+  links.greet('E', 5500);
+  links.tick(5500);
+  assert.deepEqual(take().map(({ route }) => route), [{ peer: 'D', ack: '0' }]);
   // Another owner knows what it must: nobody was away.
   links.moved(6000);
   links.tick(6000);

@@ -77,6 +77,24 @@ test('joins, and comes back with the newest token, its position and a number for
   assert.deepEqual(states, ['connecting', 'connected', 'reconnecting', 'connected', 'reconnecting', 'connected']);
 });
 
+test('says after a resume that it is back, also to who joined meanwhile, and to nobody later', async () => {
+  const bob = 'BBBBBBBBBBBBBBBBBBBBBB';
+  const { network, first } = await joined();
+  await first.end();
+  await dialled(network);
+  await resume(network, 'token-2');
+  const events = (seq, sid) => ({ roomEvents: { epoch: EPOCH, firstSeq: String(seq), lastSeq: String(seq),
+    events: [{ joined: { sid, version: '1' } }] } });
+  const greeted = () => network.socket.sent.filter(({ ack }) => ack).map(({ route }) => [route.peer, route.ack]);
+  await network.socket.say(events(8, bob));
+  await network.advance(10);
+  assert.deepEqual(greeted(), [[bob, '0']]);
+  await network.advance(3000);
+  await network.socket.say(events(9, 'CCCCCCCCCCCCCCCCCCCCCC'));
+  await network.advance(10);
+  assert.deepEqual(greeted(), [[bob, '0']]);
+});
+
 test('waits longer and longer, and not at all once the network is back', async () => {
   const { network, first } = await joined();
   await first.end();

@@ -132,10 +132,13 @@ export class Links {
    */
   resumed(now) {
     this.#online = true;
-    for (const link of this.#incoming.values()) {
-      if (link.expected > 1) link.ackDueAt = now;
-    }
+    for (const link of this.#incoming.values()) link.ackDueAt = now;
     this.moved(now);
+  }
+
+  /** The same for somebody of whom nothing may have come yet. */
+  greet(peer, now) {
+    if (!this.#gone.has(peer)) this.#incomingLink(peer).ackDueAt = now;
   }
 
   /** The room has another owner, which knows nothing of what was under way. */

@@ -12,6 +12,8 @@ const BEHIND_PATIENCE_MS = 2000;
 const SYNC_TIMEOUT_MS = 5000;
 const STABLE_AFTER_MS = 5000;
 const PROBE_TIMEOUT_MS = 3000;
+const GREETED_MAX = 64; // whose rooms are larger is heard of by those who know it
+const RETURNED_MS = 2000; // who joined meanwhile is in the roster by then
 const OWN_REPLACEMENT_MS = 30000;
 const STALE_ATTEMPT_MS = 2000;
 const REFRESH_LEAD_MS = 60000;
@@ -47,6 +49,7 @@ export class Session extends Emitter {
   #synced = false;
   #syncing = false;
   #resumedAt = -Infinity; // when this client last opened a connection to resume on
+  #returnedAt = -Infinity; // when it last had the cluster again
   #attemptedAt = -Infinity; // when it last opened one for whatever reason
   #serverClock = null; // { serverMs, atMs }: this machine's wall clock may be wrong, and may jump
   #resumes = 0; // connections opened to resume this session, whatever became of them
@@ -363,9 +366,24 @@ export class Session extends Emitter {
       this.roster.recovered(helloOk.position);
       this.#becomeSynced();
     }
-    this.links.resumed(performance.now());
+    this.#returned();
     this.#armLinks();
     this.#onlineWaiters.splice(0).forEach(({ resolve }) => resolve());
+  }
+
+  /** Others may wait for this client, also those who have never heard of it: they need not wait for their timers. */
+  #returned() {
+    this.#returnedAt = performance.now();
+    this.links.resumed(this.#returnedAt);
+    this.#greet([...this.roster.values()]);
+  }
+
+  #greet(participants) {
+    const now = performance.now();
+    if (this.roster.size > GREETED_MAX || now - this.#returnedAt > RETURNED_MS) return;
+    for (const { sid } of participants) {
+      if (sid !== this.sid) this.links.greet(sid, now);
+    }
   }
 
   #receiveRouted(message) {
@@ -389,6 +407,7 @@ export class Session extends Emitter {
     const now = performance.now();
     for (const change of changes) {
       if (change.type === 'left') this.links.peerGone(change.participant.sid);
+      if (change.type === 'joined' && this.#resumes > 0) this.#greet([change.participant]);
     }
     if (changes.length > 0) this.emit('changes', changes);
     if (sync) {
@@ -449,7 +468,7 @@ export class Session extends Emitter {
 
   #receiveDegraded(degraded) {
     // What was sent meanwhile went nowhere, and would wait for its next turn.
-    if (!degraded.degraded) this.links.resumed(performance.now());
+    if (!degraded.degraded) this.#returned();
     this.emit('degraded', degraded);
   }
 
