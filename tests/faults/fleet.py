@@ -220,15 +220,25 @@ class Fleet(Cluster):
                 ids[json.loads(text)["server_id"]] = name
         return ids
 
-    def log_leader(self):
-        """Which server leads the view log; None while it has no leader."""
+    def log_states(self):
+        """(server, what it says of the view log's replicas) of those that know the log."""
         for name in present(self, *self.nats_names):
             status, text = http_get(f"http://127.0.0.1:{self.nats_ports[name][1]}/jsz?streams=1", 2)
             for account in json.loads(text).get("account_details", []) if status == 200 else []:
                 for stream in account.get("stream_detail", []):
-                    if stream["name"] == "SBX_VIEW" and stream.get("cluster", {}).get("leader"):
-                        return stream["cluster"]["leader"]
-        return None
+                    if stream["name"] == "SBX_VIEW":
+                        yield name, stream.get("cluster", {})
+
+    def log_leader(self):
+        """Which server leads the view log; None while it has no leader."""
+        return next((cluster["leader"] for _, cluster in self.log_states() if cluster.get("leader")), None)
+
+    def wait_log(self):
+        """Until the view log has all of its replicas: as whoever restarts one server after another must."""
+        def is_whole():
+            return any(cluster.get("leader") == name and all(replica.get("current") for replica in cluster.get("replicas", []))
+                       for name, cluster in self.log_states())
+        wait_for(is_whole, "the view log to have its replicas", WHOLE_TIMEOUT_S)
 
     def shards_on(self, server):
         """How many of the view's shards are connected to it."""
