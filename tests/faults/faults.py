@@ -198,8 +198,8 @@ def choose_gateway(fleet, n, nth):
 
 aim_at_nats, aim_at_leader = aim_at_bus(choose_nats), aim_at_bus(choose_leader)
 # What the bounds are made of: the suite's gateways have clients ask after 2 s of silence and send them elsewhere within 1 s when they
-# drain; the others are defaults. 2 s more are for the resumes of some hundred clients at once on a busy machine.
-ASK_S, PONG_S, SPREAD_S, BACKOFF_S, BACKOFF_MAX_S, NOT_READY_S, RESUMES_S = 2, 10, 1, 0.5, 15, 2, 2
+# drain; the others are defaults. 3 s more are for the resumes of some hundred clients at once on a busy machine.
+ASK_S, PONG_S, SPREAD_S, BACKOFF_S, BACKOFF_MAX_S, NOT_READY_S, RESUMES_S = 2, 10, 1, 0.5, 15, 2, 3
 SINGLE = [
     # A client comes back after its first backoff.
     Fault("gateway_kill", "SIGKILL of a gateway", 4, BACKOFF_S + RESUMES_S, FROM_BEGIN, False, 1, False, aim_at_gateway,
