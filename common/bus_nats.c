@@ -98,6 +98,24 @@ static void tell_changes(struct bus *bus, struct list *changes)
     }
 }
 
+/* The library leaves it to a thread of its own to free messages, and wakes that for the first: many at once wake it
+ * once.
+ */
+static void free_spent(struct bus *bus)
+{
+    bus_incoming_free_all(&bus->spent);
+    bus->spent_bytes = 0;
+}
+
+static void spend(struct bus *bus, struct bus_incoming *in)
+{
+    list_remove(&in->link);
+    list_append(&bus->spent, &in->link);
+    bus->spent_bytes += in->cost_bytes;
+    if (bus->spent_bytes >= SPENT_MAX_BYTES)
+        free_spent(bus);
+}
+
 static void deliver_batch(struct bus *bus)
 {
     size_t done_bytes = 0;
@@ -110,7 +128,7 @@ static void deliver_batch(struct bus *bus)
         else if (bus->handlers.unreachable)
             bus->handlers.unreachable(bus->ctx, in->unreachable);
         done_bytes += in->cost_bytes;
-        bus_incoming_free(in);
+        spend(bus, in);
     }
     pthread_mutex_lock(&bus->lock);
     bus->incoming_bytes -= done_bytes;
@@ -157,6 +175,7 @@ static void init_lists_and_locks(struct bus *bus)
     pthread_condattr_t monotonic;
 
     list_init(&bus->ready);
+    list_init(&bus->spent);
     list_init(&bus->outgoing);
     list_init(&bus->incoming);
     list_init(&bus->changes);
@@ -233,6 +252,7 @@ void bus_close(struct bus **bus_ptr)
     bus_outgoing_drop_all(&bus->outgoing);
     bus_incoming_free_all(&bus->incoming);
     bus_incoming_free_all(&bus->ready);
+    free_spent(bus);
     list_for_each_safe(link, &bus->changes) {
         free(container_of(link, struct bus_state_change, link));
     }

@@ -17,6 +17,7 @@ enum {
     ATTEMPTS_SLOWEST = 7, /* RETRY_MIN_MS doubled this often less one exceeds RETRY_MAX_MS */
     /* What a queued message costs beyond its payload; charged to the limits, so that they bound the count too. */
     MESSAGE_OVERHEAD_BYTES = 256,
+    SPENT_MAX_BYTES = 64 * 1024,
 };
 
 struct bus_outgoing {
@@ -67,6 +68,8 @@ struct bus {
     enum bus_state state;
     uint64_t generation; /* of the connection that the loop was told of; 0 when it is not up */
     struct list ready;   /* messages taken over from `incoming` */
+    struct list spent;   /* delivered, not freed yet */
+    size_t spent_bytes;
     bool delivering;
 
     /* Shared, under the lock. */
