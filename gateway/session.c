@@ -9,7 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REPEAT_FIRST_MS = 300, REPEAT_DOUBLINGS_MAX = 4, WINDOW_GRACE_MS = 5000, CONFIRM_DELAY_MS = 1000 };
+enum {
+    REPEAT_FIRST_MS = 300,
+    REPEAT_DOUBLINGS_MAX = 4,
+    WINDOW_GRACE_MS = 5000,
+    CONFIRM_DELAY_MS = 1000,
+    CONFIRM_GRAIN_MS = 250
+};
 
 typedef Signalbox__Cluster__V1__SessionState State;
 
@@ -254,6 +260,13 @@ void session_change_participant(struct session *session, const Signalbox__V1__Pa
     session_changed(session, now_ms);
 }
 
+/* Of a crowd that comes back, those of a quarter of a second confirm together: in one envelope for each owner. */
+static void arm_confirm(struct session *session, int64_t now_ms)
+{
+    int64_t due_ms = (now_ms + CONFIRM_DELAY_MS) / CONFIRM_GRAIN_MS * CONFIRM_GRAIN_MS;
+    timer_set(session->gateway->wheel, &session->repeat_timer, due_ms);
+}
+
 void session_confirm(struct session *session, int64_t now_ms)
 {
     if (session->confirmed)
@@ -264,7 +277,7 @@ void session_confirm(struct session *session, int64_t now_ms)
         return;
     session->confirm_pending = true;
     if (!timer_pending(&session->repeat_timer))
-        timer_set(session->gateway->wheel, &session->repeat_timer, now_ms + CONFIRM_DELAY_MS);
+        arm_confirm(session, now_ms);
 }
 
 static void on_repeat(struct timer *timer, int64_t now_ms)
@@ -524,7 +537,7 @@ static void version_acked(struct session *session, uint64_t version, bool first,
     resync_drop_session(session);
     session->repeats = 0;
     if (session->confirm_pending)
-        timer_set(wheel, &session->repeat_timer, now_ms + CONFIRM_DELAY_MS);
+        arm_confirm(session, now_ms);
     else if (session->sync == SYNC_ASKED)
         arm_repeat(session, now_ms);
     else
