@@ -13,7 +13,14 @@
 #include <string.h>
 #include <uthash.h>
 
-enum { PEERS_PER_MS = 3, TICK_MIN_MS = 5, ARENA_MAX = 8 * 1024 * 1024, ITEMS_FIELD = 10 };
+enum {
+    PEERS_PER_MS = 3,
+    TICK_MIN_MS = 5,
+    TICK_BUSY_MS = 10,
+    BUSY_PERMILLE = 500,
+    ARENA_MAX = 8 * 1024 * 1024,
+    ITEMS_FIELD = 10
+};
 
 struct pending {
     struct list link;
@@ -50,6 +57,7 @@ struct links {
     void *ctx;
     struct link_peer *peers;
     size_t pending_items;
+    int64_t busy_ms; /* by which ticks are longer */
     struct list held;
     size_t held_bytes;
     struct arena arena;
@@ -238,11 +246,17 @@ static void publish_envelope(struct links *links, struct link_peer *peer, bool i
     peer->last_sent_ms = now_ms;
 }
 
+void links_set_busy(struct links *links, uint32_t permille)
+{
+    links->busy_ms = TICK_BUSY_MS * (permille < BUSY_PERMILLE ? permille : BUSY_PERMILLE) / BUSY_PERMILLE;
+}
+
 int64_t links_flush(struct links *links, int64_t now_ms)
 {
     int64_t tick_ms = HASH_COUNT(links->peers) / PEERS_PER_MS;
     if (tick_ms < TICK_MIN_MS)
         tick_ms = TICK_MIN_MS;
+    tick_ms += links->busy_ms;
     int64_t wait_ms = -1;
     struct link_peer *peer, *next;
     HASH_ITER(hh, links->peers, peer, next) {

@@ -7,7 +7,9 @@
  * that a lost last message shows too.
  *
  * Pace: at once when the link is quiet; under load one envelope per link per tick, tick = max(5 ms, peers / 3,000 s),
- * so that a process publishes fewer than 3,000 messages a second however many peers it has.
+ * so that a process publishes fewer than 3,000 messages a second however many peers it has. Where processors are short
+ * the tick is up to 10 ms longer: what an envelope costs (three wake-ups, in as many processes) is then shared by more
+ * items, and everybody waits less for a processor than the tick adds.
  *
  * Bounds: an envelope holds up to LINK_ENVELOPE_MAX bytes of items; what waits for one link is bounded by
  * LINK_PENDING_MAX, beyond which the newest items are dropped and counted and the number skipped, so that the peer
@@ -69,6 +71,8 @@ void links_send(struct links *links, const struct node_address *to, struct paylo
 /* Packs, queues and drops: for items with one receiver. */
 void links_send_item(struct links *links, const struct node_address *to, const Signalbox__Cluster__V1__Item *item,
                      int64_t now_ms);
+/* How much of its time the caller works or waits for a processor, in thousandths; 0 to begin with. */
+void links_set_busy(struct links *links, uint32_t permille);
 /* Publishes what is due. Call at the end of every turn; returns the milliseconds until it must be called again, or -1.
  */
 int64_t links_flush(struct links *links, int64_t now_ms);

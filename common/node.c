@@ -3,6 +3,7 @@
 #include "common/arena.h"
 #include "common/clock.h"
 #include "common/codec.h"
+#include "common/cpu_use.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
@@ -28,6 +29,7 @@ struct node {
     struct loop_task flush_task;
     struct loop_task release_task;
     struct timer flush_timer;
+    struct cpu_use cpu_use;
     struct arena arena;
 
     int64_t opened_ms;
@@ -88,6 +90,7 @@ static void on_flush(struct loop_task *task)
 {
     struct node *node = container_of(task, struct node, flush_task);
     int64_t now_ms = loop_now_ms(node->loop);
+    links_set_busy(node->links, cpu_use_permille(&node->cpu_use, now_ms));
     int64_t wait_ms = links_flush(node->links, now_ms);
     if (wait_ms >= 0)
         timer_set(loop_timers(node->loop), &node->flush_timer, now_ms + (wait_ms > 0 ? wait_ms : 1));
@@ -499,6 +502,7 @@ struct node *node_open(struct loop *loop, const struct node_options *options, co
     loop_task_init(&node->flush_task, on_flush);
     loop_task_init(&node->release_task, on_release);
     timer_init(&node->flush_timer, on_flush_timer);
+    cpu_use_init(&node->cpu_use, node->opened_ms);
     choose_subjects(node);
 
     static const struct link_handlers link_handlers = {.publish = on_link_publish,
@@ -551,6 +555,7 @@ void node_close(struct node **node_ptr)
     loop_task_cancel(&node->flush_task);
     loop_task_cancel(&node->release_task);
     timer_cancel(loop_timers(node->loop), &node->flush_timer);
+    cpu_use_done(&node->cpu_use);
     arena_done(&node->arena);
     free(node);
     *node_ptr = NULL;

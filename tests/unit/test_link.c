@@ -203,6 +203,27 @@ START_TEST(under_load_a_tick_gathers_items_in_one_envelope)
 }
 END_TEST
 
+START_TEST(where_processors_are_short_a_tick_is_longer)
+{
+    links_set_busy(sender, 250);
+    send(1, 100);
+    links_flush(sender, 100);
+    send(2, 101);
+    ck_assert_int_eq(links_flush(sender, 101), 9);
+    links_set_busy(sender, 1000);
+    links_flush(sender, 110);
+    ck_assert_uint_eq(published_count, 2);
+    send(3, 111);
+    ck_assert_int_eq(links_flush(sender, 111), 14);
+    links_set_busy(sender, 0);
+    send(4, 200);
+    links_flush(sender, 200); /* quiet: at once, however busy */
+    ck_assert_uint_eq(published_count, 3);
+    send(5, 201);
+    ck_assert_int_eq(links_flush(sender, 201), 4);
+}
+END_TEST
+
 START_TEST(an_envelope_that_the_bus_lost_is_a_gap)
 {
     uint64_t before = metric_value(M_LINK_ENVELOPES_LOST);
@@ -425,6 +446,7 @@ int main(void)
     tcase_add_test(tcase, an_idle_link_shows_the_loss_of_its_last_message);
     tcase_add_test(tcase, an_unused_link_falls_silent);
     tcase_add_test(tcase, under_load_a_tick_gathers_items_in_one_envelope);
+    tcase_add_test(tcase, where_processors_are_short_a_tick_is_longer);
     tcase_add_test(tcase, an_envelope_that_the_bus_lost_is_a_gap);
     tcase_add_test(tcase, envelopes_and_queues_are_bounded);
     tcase_add_test(tcase, what_did_not_fit_shows_as_a_gap);
