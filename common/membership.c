@@ -279,6 +279,7 @@ static bool listens_again(struct membership *m, int64_t now_ms)
 /* Drives the state machine; called whenever something that it waits for may have happened. */
 void membership_step(struct membership *m, int64_t now_ms)
 {
+    notice_sleep(m, now_ms);
     if (m->proposed != NULL || m->reading)
         return;
     if (m->ahead != NULL) {
