@@ -9,6 +9,8 @@
 #define SECRET "0123456789abcdef0123456789abcdef"
 #define SEED "000102030405060708090a0b0c0d0e0f"
 
+enum { OUTPUT_SIZE = 64 * 1024, SHOWN_MAX = 4000 };
+
 struct test_config {
     int64_t answer;
     struct cluster_config cluster;
@@ -65,7 +67,7 @@ static void teardown(void)
 }
 
 /* The command line is "signalbox-test" and `words`; what it prints goes to `path`.out. */
-static bool start(enum program_exit *ret_exit, const char *const *words, char output[8192])
+static bool start(enum program_exit *ret_exit, const char *const *words, char output[OUTPUT_SIZE])
 {
     char *argv[16] = {(char *)"signalbox-test"};
     char out_path[64];
@@ -86,7 +88,7 @@ static bool start(enum program_exit *ret_exit, const char *const *words, char ou
     close(saved_out);
     close(saved_err);
     rewind(file);
-    output[fread(output, 1, 8191, file)] = '\0';
+    output[fread(output, 1, OUTPUT_SIZE - 1, file)] = '\0';
     fclose(file);
     unlink(out_path);
     return go_on;
@@ -95,7 +97,7 @@ static bool start(enum program_exit *ret_exit, const char *const *words, char ou
 
 static void assert_has(const char *text, const char *part)
 {
-    ck_assert_msg(strstr(text, part) != NULL, "no \"%s\" in: %s", part, text);
+    ck_assert_msg(strstr(text, part) != NULL, "no \"%s\" in: %.*s", part, SHOWN_MAX, text);
 }
 
 /* Loads what setup() wrote, with overrides, and expects one problem that has `part`. */
@@ -136,7 +138,7 @@ END_TEST
 START_TEST(a_good_file_is_loaded_and_the_process_goes_on)
 {
     enum program_exit code;
-    char output[8192];
+    char output[OUTPUT_SIZE];
 
     ck_assert(start(&code, output, "--config", path, "--set", "node.id=\"here\"", "--set", "test.answer=7"));
     ck_assert_int_eq(code, PROGRAM_EXIT_OK);
@@ -150,7 +152,7 @@ END_TEST
 START_TEST(empty_options_are_null_and_the_node_has_a_name)
 {
     enum program_exit code;
-    char output[8192];
+    char output[OUTPUT_SIZE];
     struct node_options options;
 
     ck_assert(start(&code, output, "--config", path));
@@ -172,7 +174,7 @@ END_TEST
 START_TEST(all_problems_are_reported_with_their_lines)
 {
     enum program_exit code;
-    char output[8192], place[96];
+    char output[OUTPUT_SIZE], place[96];
 
     write_config("cluster = {\n secret = \"short\";\n placement_seed = \"xyz\";\n};\nnode = { id = \"A_B\"; };\n");
     ck_assert(!start(&code, output, "--config", path));
@@ -208,7 +210,7 @@ END_TEST
 START_TEST(a_missing_file_and_missing_secrets_are_configuration_errors)
 {
     enum program_exit code;
-    char output[8192];
+    char output[OUTPUT_SIZE];
 
     ck_assert(!start(&code, output, "--config", "/nowhere/x.conf"));
     ck_assert_int_eq(code, PROGRAM_EXIT_USAGE);
@@ -224,7 +226,7 @@ END_TEST
 START_TEST(check_config_says_so_and_ends)
 {
     enum program_exit code;
-    char output[8192];
+    char output[OUTPUT_SIZE];
 
     ck_assert(!start(&code, output, "--check-config", "--config", path));
     ck_assert_int_eq(code, PROGRAM_EXIT_OK);
@@ -242,7 +244,7 @@ START_TEST(what_is_printed_needs_no_configuration)
                  {"--print-config", "placement_seed"},
                  {"--print-metrics", "fanout_queue_depth"}};
     enum program_exit code;
-    char output[8192];
+    char output[OUTPUT_SIZE];
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ck_assert(!start(&code, output, cases[i].option));
@@ -257,7 +259,7 @@ START_TEST(a_wrong_command_line_is_refused)
 {
     static const char *const cases[] = {"--nonsense", "stray", "--config"};
     enum program_exit code;
-    char output[8192];
+    char output[OUTPUT_SIZE];
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ck_assert(!start(&code, output, cases[i]));
