@@ -102,7 +102,7 @@ class JoinTest(ClusterCase):
         ann = clients[3]
         track = pb.Track(id="cam", kind=pb.Track.VIDEO, source=pb.CAMERA, width=1280, height=720, mime_type="video/VP8")
         requests = [
-            (pb.ClientMessage(publish_track=pb.PublishTrack(track=track)), lambda p: p.tracks[0] == track),
+            (pb.ClientMessage(publish_track=pb.PublishTrack(track=track)), lambda p: list(p.tracks) == [track]),
             (pb.ClientMessage(mute=pb.Mute(track_id="cam", muted=True)), lambda p: p.tracks[0].muted),
             (pb.ClientMessage(mute=pb.Mute(track_id="cam", muted=False)), lambda p: not p.tracks[0].muted),
             (pb.ClientMessage(unpublish_track=pb.UnpublishTrack(track_id="cam")), lambda p: not p.tracks),
