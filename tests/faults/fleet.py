@@ -261,10 +261,10 @@ class Fleet(Cluster):
 
     def nats_by_use(self):
         """NATS servers, the one with the most processes on it first, the leader of the view log last: whoever loses that one
-        waits for another."""
+        waits for another. The leader is another one than all processes are connected to."""
         view, ids = self.view(), self.nats_ids()
-        used = [ids.get(node.get("natsServer")) for node in view["shards"] + view["gateways"]]
-        leader = wait_for(self.log_leader, "a leader of the view log")
+        used = [ids[node["natsServer"]] for node in view["shards"] + view["gateways"] if node.get("natsServer") in ids]
+        leader = self.move_log_leader(lambda leader: any(name != leader for name in used))
         return sorted(self.nats_names, key=lambda name: (name == leader, -used.count(name)))
 
     def shards_in_company(self):
