@@ -148,7 +148,10 @@ class Member(Process):
         def is_ready():
             self.assert_runs()
             return self.get("/readyz")[0] == 200
-        wait_for(f"{self.name} is ready", is_ready)
+        try:
+            wait_for(f"{self.name} is ready", is_ready)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.get('/readyz')}\n{self.log()}") from None
 
 
 def ctl(*args):
