@@ -4,6 +4,7 @@
 #include "common/mem.h"
 #include "common/message_class.h"
 #include "common/metrics.h"
+#include "common/sim_fault.h"
 #include "shard/frames.h"
 #include "shard/internal.h"
 #include <assert.h>
@@ -692,7 +693,7 @@ void room_settle(struct room *room, int64_t now_ms)
 
 bool room_knows_position(const struct room *room, const struct epoch *epoch, uint64_t seq)
 {
-    return epoch_equal(epoch, &room->epoch) ||
+    return SIM_FAULT(EPOCH_UNCHECKED) || epoch_equal(epoch, &room->epoch) ||
            (room->came_epoch.incarnation != 0 && epoch_equal(epoch, &room->came_epoch) && seq <= room->came_seq);
 }
 

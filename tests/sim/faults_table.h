@@ -10,6 +10,7 @@ FAULT(MARKER_EARLY, "a shard's marker waits for the rooms that are on their way"
 FAULT(UNKNOWN_IS_NEW, "a room that is unknown here is not taken for new")
 FAULT(THAW_BY_TIMEOUT, "a handed-over room never thaws by a timeout")
 FAULT(KEEP_COPY, "a frozen copy is dropped once its target has left the view")
+FAULT(EPOCH_UNCHECKED, "events and positions count under their own epoch alone")
 FAULT(INSTALLED_TWICE, "a handoff is installed once, and never over what is later")
 FAULT(REUSED_EPOCH, "each taking of a room has an epoch of its own")
 FAULT(DEPART_AT_ONCE, "a lost connection leaves its session in the room for the resume window")

@@ -240,6 +240,9 @@ static void on_settled(struct model_client *client, const Signalbox__V1__Settled
 
 static void on_events(struct model_client *client, const Signalbox__V1__RoomEvents *events)
 {
+    if (client->has_position && strcmp(client->epoch, events->epoch) != 0)
+        violated(client, "epochs are announced", "hears events of epoch %s without having been told of it, at %s",
+                 events->epoch, client->epoch);
     if (client->pulling)
         return;
     if (!client->has_position || strcmp(client->epoch, events->epoch) != 0 || events->first_seq > client->seq + 1) {
@@ -538,7 +541,7 @@ static void on_message(void *ctx, const Message *message)
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_MOVED:
         world_note(client->world, client->room, "%s goes on at %" PRIu64 " of %s", client->identity, client->seq,
                    message->moved->epoch);
-        copy_text(client->epoch, sizeof client->epoch, message->moved->epoch);
+        take_epoch(client, message->moved->epoch);
         resend_all(client);
         break;
     case SIGNALBOX__V1__SERVER_MESSAGE__BODY_PONG:
