@@ -91,6 +91,11 @@ def peers_figures(run, facts):
         "bytes_per_connection": value(run, "gateway_bytes_per_connection"),
         "cpu_us_per_join": sum(value(run, f"{tier}_cpu_per_join") for tier in ("gateways", "shards", "bus")),
     }
+    measured = [*ours.items(), *((name, int(entry)) for name, entry in facts.items())]
+    for name, entry in measured:
+        if entry <= 0:
+            # Of so few connections that what the process did beside them outweighs them.
+            sys.exit(f"peers: {name} came out as {entry:g}: nothing follows from that (try again with more --participants)")
     results = [figure(f"signalbox.{name}", entry, UNITS[name]) for name, entry in ours.items()]
     results += [figure(name, int(entry), UNITS[name.split(".")[1]]) for name, entry in facts.items()]
     best_us = min(int(entry) for name, entry in facts.items() if name.endswith(".cpu_us_per_join"))

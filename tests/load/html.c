@@ -18,7 +18,8 @@ static const char STYLE[] =
     ".good{color:var(--good)}.bad{color:var(--bad)}"
     ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:.75rem;margin:1.25rem 0}"
     ".tile,figure,table{background:var(--card);border:1px solid var(--grid);border-radius:8px}"
-    ".tile{padding:.6rem .8rem}.tile b{display:block;font-size:1.3rem;font-variant-numeric:tabular-nums}"
+    ".tile{padding:.6rem .8rem}.tile "
+    "b{display:block;font-size:1.3rem;white-space:nowrap;font-variant-numeric:tabular-nums}"
     "figure{margin:0 0 1rem;padding:.5rem}svg{width:100%;height:auto;display:block}"
     "svg text{font:11px system-ui,sans-serif;fill:var(--dim)}svg .title{font-size:14px;font-weight:600;fill:var(--ink)}"
     "svg .unit{font-weight:400;fill:var(--dim)}svg .y,svg .legend{text-anchor:end}svg .x{text-anchor:middle}"
@@ -162,6 +163,7 @@ static void plot_percentiles(FILE *to, const struct worker_stats *total)
 
 /* --- figures --- */
 
+/* A tile is read at a glance: the table has the digits. */
 static void write_tile(FILE *to, const json_t *figures, const char *name, const char *label)
 {
     size_t i;
@@ -169,15 +171,16 @@ static void write_tile(FILE *to, const json_t *figures, const char *name, const 
     json_array_foreach((json_t *)figures, i, figure)
     {
         const json_t *ok = json_object_get(figure, "ok");
+        const char *unit = json_string_value(json_object_get(figure, "unit"));
+        double value = json_number_value(json_object_get(figure, "value"));
         if (strcmp(json_string_value(json_object_get(figure, "name")), name) != 0)
             continue;
         fprintf(to,
-                "<div class=\"tile\"><b class=\"%s\">%.6g <small>%s</small></b><span class=\"dim\">%s</span></div>\n",
+                "<div class=\"tile\"><b class=\"%s\">%.*f <small>%s</small></b><span class=\"dim\">%s</span></div>\n",
                 ok == NULL         ? ""
                 : json_is_true(ok) ? "good"
                                    : "bad",
-                json_number_value(json_object_get(figure, "value")), json_string_value(json_object_get(figure, "unit")),
-                label);
+                value < 10 && value != floor(value) ? 2 : 0, value, strcmp(unit, "per_s") == 0 ? "/s" : unit, label);
     }
 }
 
