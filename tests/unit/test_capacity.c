@@ -1,7 +1,6 @@
 /* How near a shard is to its limits, and what is made of it. */
 #include "shard/capacity.h"
-#include <check.h>
-#include <stdlib.h>
+#include "suite.h"
 
 static const struct capacity limits = {.rooms = 100, .participants = 1000, .queue_depth = 10000, .loop_lag_ms = 50};
 static const struct capacity_marks marks = {.high = 85, .low = 70};
@@ -42,15 +41,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("capacity");
     TCase *tcase = tcase_create("capacity");
     tcase_add_test(tcase, pressure_follows_whatever_is_used_most);
     tcase_add_test(tcase, full_at_a_limit_and_until_below_the_high_mark);
     tcase_add_test(tcase, empty_is_about_rooms);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run("capacity", tcase, NULL);
 }

@@ -2,7 +2,7 @@
 #include "common/ids.h"
 #include "common/metrics.h"
 #include "gateway_fixture.h"
-#include <stdlib.h>
+#include "suite.h"
 #include <string.h>
 
 enum {
@@ -186,7 +186,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("gateway_compare");
     TCase *tcase = tcase_create("gateway_compare");
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, owners_are_told_a_digest_of_what_is_held);
@@ -196,10 +195,5 @@ int main(void)
     tcase_add_test(tcase, of_many_that_are_not_held_some_are_said_at_a_time);
     tcase_add_test(tcase, lists_that_are_too_long_or_late_are_counted_and_not_used);
     tcase_add_test(tcase, an_owner_of_nothing_is_not_asked_for_ever);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return suite_run("gateway_compare", tcase, NULL);
 }

@@ -1,6 +1,7 @@
 /* hello: what is refused and how, and how a session comes about although anything may be lost. */
 #include "common/metrics.h"
 #include "gateway_fixture.h"
+#include "suite.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -526,41 +527,35 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("gateway_join");
-    TCase *tcase = tcase_create("refusals");
-    tcase_set_timeout(tcase, 60);
-    tcase_add_checked_fixture(tcase, setup, teardown);
-    tcase_add_loop_test(tcase, faulty_tokens_are_refused, 0, sizeof faults / sizeof faults[0]);
-    tcase_add_test(tcase, hello_without_token);
-    tcase_add_test(tcase, token_of_the_upgrade_counts_first);
-    tcase_add_test(tcase, first_message_must_be_hello);
-    tcase_add_test(tcase, hello_must_come_in_time);
-    tcase_add_test(tcase, malformed_before_hello_closes);
-    tcase_add_test(tcase, agents_are_not_served_yet);
-    tcase_add_test(tcase, joins_beyond_limits_are_refused);
-    tcase_add_test(tcase, not_ready_is_not_now);
-    tcase_add_test(tcase, one_that_is_not_in_the_view_takes_nobody);
-    tcase_add_test(tcase, newcomers_leave_room_for_those_who_resume);
-    suite_add_tcase(suite, tcase);
-    tcase = tcase_create("sessions");
-    tcase_set_timeout(tcase, 60);
-    tcase_add_checked_fixture(tcase, setup, teardown);
-    tcase_add_test(tcase, join_is_said_to_the_owner);
-    tcase_add_test(tcase, connections_of_two_starts_differ);
-    tcase_add_test(tcase, viewers_are_who_may_not_publish);
-    tcase_add_test(tcase, lost_states_are_repeated_with_backoff);
-    tcase_add_test(tcase, greeting_comes_before_everything);
-    tcase_add_test(tcase, second_hello_is_refused);
-    tcase_add_test(tcase, owner_refuses);
-    tcase_add_test(tcase, stale_acknowledgements_are_ignored);
-    tcase_add_test(tcase, unanswered_join_times_out_and_departs);
-    tcase_add_test(tcase, client_goes_before_the_answer);
-    tcase_add_test(tcase, who_takes_anothers_place_says_so_while_somebody_waits_for_it);
-    tcase_add_test(tcase, ice_servers_have_credentials);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    TCase *refusals = tcase_create("refusals");
+    tcase_set_timeout(refusals, 60);
+    tcase_add_checked_fixture(refusals, setup, teardown);
+    tcase_add_loop_test(refusals, faulty_tokens_are_refused, 0, sizeof faults / sizeof faults[0]);
+    tcase_add_test(refusals, hello_without_token);
+    tcase_add_test(refusals, token_of_the_upgrade_counts_first);
+    tcase_add_test(refusals, first_message_must_be_hello);
+    tcase_add_test(refusals, hello_must_come_in_time);
+    tcase_add_test(refusals, malformed_before_hello_closes);
+    tcase_add_test(refusals, agents_are_not_served_yet);
+    tcase_add_test(refusals, joins_beyond_limits_are_refused);
+    tcase_add_test(refusals, not_ready_is_not_now);
+    tcase_add_test(refusals, one_that_is_not_in_the_view_takes_nobody);
+    tcase_add_test(refusals, newcomers_leave_room_for_those_who_resume);
+
+    TCase *sessions = tcase_create("sessions");
+    tcase_set_timeout(sessions, 60);
+    tcase_add_checked_fixture(sessions, setup, teardown);
+    tcase_add_test(sessions, join_is_said_to_the_owner);
+    tcase_add_test(sessions, connections_of_two_starts_differ);
+    tcase_add_test(sessions, viewers_are_who_may_not_publish);
+    tcase_add_test(sessions, lost_states_are_repeated_with_backoff);
+    tcase_add_test(sessions, greeting_comes_before_everything);
+    tcase_add_test(sessions, second_hello_is_refused);
+    tcase_add_test(sessions, owner_refuses);
+    tcase_add_test(sessions, stale_acknowledgements_are_ignored);
+    tcase_add_test(sessions, unanswered_join_times_out_and_departs);
+    tcase_add_test(sessions, client_goes_before_the_answer);
+    tcase_add_test(sessions, who_takes_anothers_place_says_so_while_somebody_waits_for_it);
+    tcase_add_test(sessions, ice_servers_have_credentials);
+    return suite_run("gateway_join", refusals, sessions, NULL);
 }

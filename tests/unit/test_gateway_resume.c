@@ -2,7 +2,7 @@
 #include "common/metrics.h"
 #include "gateway/internal.h"
 #include "gateway_fixture.h"
-#include <stdlib.h>
+#include "suite.h"
 #include <string.h>
 
 static struct fixture f;
@@ -573,7 +573,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("gateway_resume");
     TCase *tcase = tcase_create("resume");
     tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
@@ -599,10 +598,5 @@ int main(void)
     tcase_add_test(tcase, a_drain_tells_clients_at_its_pace_and_keeps_them);
     tcase_add_test(tcase, a_drain_ends_when_the_owner_knows_of_everybody);
     tcase_add_test(tcase, the_last_gateway_closes_its_clients_in_turn);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run("gateway_resume", tcase, NULL);
 }

@@ -1,6 +1,6 @@
 #include "common/metrics.h"
 #include "shard/negotiation.h"
-#include <check.h>
+#include "suite.h"
 
 enum {
     OFFER = SIGNALBOX__CLUSTER__V1__RELAY__KIND__OFFER,
@@ -196,11 +196,5 @@ int main(void)
     tcase_add_test(tests, stale_candidates_are_counted);
     tcase_add_test(tests, records_are_bounded_and_the_least_recently_used_go_first);
     tcase_add_test(tests, what_was_offered_under_an_earlier_owner_counts_once_by_the_clients_figure);
-    Suite *suite = suite_create("negotiation");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run("negotiation", tests, NULL);
 }

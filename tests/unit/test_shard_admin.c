@@ -1,6 +1,6 @@
 /* Requests about rooms, as signalboxctl and the server API put them. */
 #include "shard_fixture.h"
-#include <stdlib.h>
+#include "suite.h"
 #include <string.h>
 
 typedef Signalbox__Cluster__V1__AdminRequest Request;
@@ -205,7 +205,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("shard_admin");
     TCase *tcase = tcase_create("shard_admin");
     tcase_add_checked_fixture(tcase, open_fixture, close_fixture);
     tcase_add_test(tcase, a_room_is_described_with_its_members);
@@ -215,10 +214,5 @@ int main(void)
     tcase_add_test(tcase, a_deleted_room_is_empty);
     tcase_add_test(tcase, data_reaches_the_room_or_some_of_it);
     tcase_add_test(tcase, unknown_requests_are_not_for_shards);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run("shard_admin", tcase, NULL);
 }

@@ -1,19 +1,8 @@
 /* Who is let in: one session of an identity, limits, rooms of other shards. */
-#include "shard_fixture.h"
+#include "plain_fixture.h"
+#include "suite.h"
 #include <stdio.h>
 #include <string.h>
-
-static struct fixture fixture;
-
-static void open_fixture(void)
-{
-    fixture_open(&fixture, NULL);
-}
-
-static void close_fixture(void)
-{
-    fixture_close(&fixture);
-}
 
 START_TEST(a_second_join_of_an_identity_replaces_the_first)
 {
@@ -240,11 +229,5 @@ int main(void)
     tcase_add_test(tests, a_participant_that_is_too_large_is_refused);
     tcase_add_test(tests, a_room_of_another_shard_is_not_taken);
     tcase_add_test(tests, a_sid_of_another_room_is_not_moved);
-    Suite *suite = suite_create("shard_admission");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run("shard_admission", tests, NULL);
 }

@@ -3,6 +3,7 @@
 #include "common/metrics.h"
 #include "shard/budget.h"
 #include "shard_fixture.h"
+#include "suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -438,35 +439,24 @@ START_TEST(charges_are_whole_and_large_ones_pass_when_all_is_saved)
 }
 END_TEST
 
-static Suite *suite(void)
-{
-    Suite *suite = suite_create("shard_budget");
-    TCase *tcase = tcase_create("budget");
-    tcase_add_checked_fixture(tcase, open_fixture, close_fixture);
-    tcase_add_test(tcase, signals_beyond_the_budget_are_dropped_counted_and_told);
-    tcase_add_test(tcase, messages_beyond_the_budget_are_neither_taken_nor_lost);
-    tcase_add_test(tcase, relays_are_budgeted_by_class_and_acknowledgements_are_free);
-    tcase_add_test(tcase, a_change_beyond_the_budget_waits_and_the_latest_counts);
-    tcase_add_test(tcase, joins_beyond_the_budget_wait);
-    tcase_add_test(tcase, a_token_scales_the_rooms_budget);
-    tcase_add_test(tcase, signals_over_the_delivery_budget_wait_for_each_other_and_lose_nothing_that_counts);
-    tcase_add_test(tcase, events_do_not_wait_for_signals_that_do);
-    tcase_add_test(tcase, a_room_with_much_to_say_lets_others_go_first);
-    tcase_add_test(tcase, a_quiet_room_publishes_at_once_and_a_busy_one_in_batches);
-    tcase_add_test(tcase, a_rooms_wait_for_its_turn_is_counted);
-    tcase_add_test(tcase, what_rooms_remember_is_counted_and_goes_with_them);
-    suite_add_tcase(suite, tcase);
-    tcase = tcase_create("charges");
-    tcase_add_test(tcase, charges_are_whole_and_large_ones_pass_when_all_is_saved);
-    suite_add_tcase(suite, tcase);
-    return suite;
-}
-
 int main(void)
 {
-    SRunner *runner = srunner_create(suite());
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    TCase *budget = tcase_create("budget");
+    tcase_add_checked_fixture(budget, open_fixture, close_fixture);
+    tcase_add_test(budget, signals_beyond_the_budget_are_dropped_counted_and_told);
+    tcase_add_test(budget, messages_beyond_the_budget_are_neither_taken_nor_lost);
+    tcase_add_test(budget, relays_are_budgeted_by_class_and_acknowledgements_are_free);
+    tcase_add_test(budget, a_change_beyond_the_budget_waits_and_the_latest_counts);
+    tcase_add_test(budget, joins_beyond_the_budget_wait);
+    tcase_add_test(budget, a_token_scales_the_rooms_budget);
+    tcase_add_test(budget, signals_over_the_delivery_budget_wait_for_each_other_and_lose_nothing_that_counts);
+    tcase_add_test(budget, events_do_not_wait_for_signals_that_do);
+    tcase_add_test(budget, a_room_with_much_to_say_lets_others_go_first);
+    tcase_add_test(budget, a_quiet_room_publishes_at_once_and_a_busy_one_in_batches);
+    tcase_add_test(budget, a_rooms_wait_for_its_turn_is_counted);
+    tcase_add_test(budget, what_rooms_remember_is_counted_and_goes_with_them);
+
+    TCase *charges = tcase_create("charges");
+    tcase_add_test(charges, charges_are_whole_and_large_ones_pass_when_all_is_saved);
+    return suite_run("shard_budget", budget, charges, NULL);
 }

@@ -2,6 +2,7 @@
 #include "common/ids.h"
 #include "common/metrics.h"
 #include "shard_fixture.h"
+#include "suite.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -144,7 +145,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("shard_compare");
     TCase *tcase = tcase_create("shard_compare");
     tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
@@ -154,10 +154,5 @@ int main(void)
     tcase_add_test(tcase, who_is_detached_is_not_listed);
     tcase_add_test(tcase, whom_the_gateway_lacks_is_detached_at_that_generation);
     tcase_add_test(tcase, slices_that_cannot_be_are_refused);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return suite_run("shard_compare", tcase, NULL);
 }

@@ -1,19 +1,8 @@
 /* What a room publishes: ranges, coalescing, viewers, snapshots in pages, positions after a gap. */
-#include "shard_fixture.h"
+#include "plain_fixture.h"
+#include "suite.h"
 #include <stdio.h>
 #include <string.h>
-
-static struct fixture fixture;
-
-static void open_fixture(void)
-{
-    fixture_open(&fixture, NULL);
-}
-
-static void close_fixture(void)
-{
-    fixture_close(&fixture);
-}
 
 static const Events *flushed_events(size_t since, int gateway)
 {
@@ -407,11 +396,5 @@ int main(void)
     tcase_add_test(tests, a_gateway_behind_is_replayed_or_told_to_ask);
     tcase_add_test(tests, an_empty_room_is_forgotten_and_comes_back_with_another_epoch);
     tcase_set_timeout(tests, 60);
-    Suite *suite = suite_create("shard_events");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run("shard_events", tests, NULL);
 }

@@ -1,6 +1,7 @@
 /* Rooms handed from shard to shard: nothing is lost and nobody told, whatever the bus does. */
 #include "common/metrics.h"
 #include "handoff_fixture.h"
+#include "suite.h"
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
@@ -430,11 +431,5 @@ int main(void)
     tcase_add_test(tests, rooms_go_a_few_at_a_time_and_those_that_are_asked_for_first);
     tcase_add_test(tests, those_that_wait_for_a_target_that_is_lost_come_back_whole);
     tcase_set_timeout(tests, 60);
-    Suite *suite = suite_create("shard_handoff");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run("shard_handoff", tests, NULL);
 }

@@ -2,6 +2,7 @@
  * and however they begin, they end with the shard's own roster, and see everybody come and go once. */
 #include "common/list.h"
 #include "shard_fixture.h"
+#include "suite.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -444,11 +445,5 @@ int main(void)
     TCase *tests = tcase_create("history");
     tcase_add_loop_test(tests, every_client_ends_with_the_same_roster, 0, SEEDS);
     tcase_set_timeout(tests, 60);
-    Suite *suite = suite_create("shard_history");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run("shard_history", tests, NULL);
 }

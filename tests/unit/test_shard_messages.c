@@ -1,6 +1,7 @@
 /* What passes through a room: reliable messages, signals, directed messages. */
 #include "common/metrics.h"
 #include "shard_fixture.h"
+#include "suite.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -418,11 +419,5 @@ int main(void)
     tcase_add_test(tests, a_receiver_that_may_come_back_is_waited_for);
     tcase_add_test(tests, what_was_said_to_somebody_who_was_away_is_passed_on_after_the_return);
     tcase_add_test(tests, an_offer_that_connects_is_counted_with_its_time);
-    Suite *suite = suite_create("shard_messages");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run("shard_messages", tests, NULL);
 }

@@ -1,5 +1,6 @@
 /* Rooms that a shard owns and has not got: asked for, or put together from what gateways report. */
 #include "handoff_fixture.h"
+#include "suite.h"
 #include <stdio.h>
 
 /* A room that shard 1 owns since it has joined, and that shard 0 might have: it is behind. */
@@ -190,11 +191,5 @@ int main(void)
     tcase_add_test(tests, changes_of_two_members_do_not_cancel_each_other_out);
     tcase_add_test(tests, gateways_have_their_time_to_report_and_no_more);
     tcase_set_timeout(tests, 60);
-    Suite *suite = suite_create("shard_search");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run("shard_search", tests, NULL);
 }

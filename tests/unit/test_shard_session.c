@@ -1,20 +1,9 @@
 /* Binding sessions: join, resume, leave, windows, departures. */
 #include "common/metrics.h"
-#include "shard_fixture.h"
+#include "plain_fixture.h"
+#include "suite.h"
 #include <stdio.h>
 #include <string.h>
-
-static struct fixture fixture;
-
-static void open_fixture(void)
-{
-    fixture_open(&fixture, NULL);
-}
-
-static void close_fixture(void)
-{
-    fixture_close(&fixture);
-}
 
 static const Event *only_event(size_t since, int gateway)
 {
@@ -449,11 +438,5 @@ int main(void)
     tcase_add_test(tests, who_was_removed_for_cause_is_told_to_stop);
     tcase_add_test(tests, who_was_removed_does_not_come_back_to_an_empty_room);
     tcase_add_test(tests, departures_are_bounded_and_forgotten_in_time);
-    Suite *suite = suite_create("shard_session");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run("shard_session", tests, NULL);
 }

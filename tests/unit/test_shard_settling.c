@@ -1,18 +1,7 @@
 /* A new owner learns from reports who is in its rooms; gateways and shards that were away come back. */
-#include "shard_fixture.h"
+#include "plain_fixture.h"
+#include "suite.h"
 #include <string.h>
-
-static struct fixture fixture;
-
-static void open_fixture(void)
-{
-    fixture_open(&fixture, NULL);
-}
-
-static void close_fixture(void)
-{
-    fixture_close(&fixture);
-}
 
 static void assert_settled(const Events *events, uint32_t participants)
 {
@@ -324,11 +313,5 @@ int main(void)
     tcase_add_test(tests, a_gateway_that_was_away_attaches_what_it_repeats);
     tcase_add_test(tests, an_owner_that_acts_again_has_everybody_say_again_what_it_may_not_have_heard);
     tcase_add_test(tests, a_removal_outlives_its_shard);
-    Suite *suite = suite_create("shard_settling");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run("shard_settling", tests, NULL);
 }
