@@ -81,6 +81,28 @@ void schedule_done(struct shard *shard);
 /* The room has something to publish. */
 void shard_mark_dirty(struct room *room);
 
+/* room_publish.c: for room.c, the events that wait to be published */
+enum event_type { EVENT_JOINED, EVENT_UPDATED, EVENT_LEFT, EVENT_MESSAGE, EVENT_INFO, EVENT_SETTLED };
+
+struct pending_event {
+    struct list link;
+    enum event_type type;
+    uint64_t seq;          /* of the first change that it stands for */
+    struct member *member; /* JOINED, UPDATED */
+    struct payload *bytes; /* LEFT, MESSAGE, SETTLED: packed RoomEvent */
+};
+
+/* JOINED or UPDATED, of a member that has none pending: tells of it as it is when it is published. */
+void room_add_member_event(struct room *room, enum event_type type, struct member *member);
+/* LEFT, MESSAGE or SETTLED: packs the event as it is now. */
+void room_add_packed_event(struct room *room, enum event_type type, const Signalbox__V1__RoomEvent *packed);
+/* The room's counts have changed; one event stands for all changes until it is published. */
+void room_add_info_event(struct room *room);
+/* Takes back an event that is not published yet, and frees it. */
+void room_drop_event(struct room *room, struct pending_event *event);
+/* Frees what waits and the ring, of a room that is being freed. */
+void room_publish_done(struct room *room);
+
 /* session.c: binding sessions to their members. */
 void session_state(struct shard *shard, const struct node_address *from,
                    const Signalbox__Cluster__V1__SessionState *state, int64_t now_ms);

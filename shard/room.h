@@ -3,6 +3,8 @@
  * Every change takes the next seq and marks what it changed; room_flush() turns the marks into one batch of events, so
  * that what cancels out or is overtaken within a tick is never sent. Batches are kept in a ring for replay.
  *
+ * room.c has who is in it, room_publish.c what is said of it.
+ *
  * Internal to shard/. Free of I/O; threading: loop thread.
  */
 #ifndef SBX_SHARD_ROOM_H
