@@ -320,6 +320,18 @@ void session_detach(struct session *session, int64_t now_ms);
 /* When the access token runs out, so does the session. */
 void session_arm_expiry(struct session *session, int64_t now_ms);
 void session_depart(struct session *session, Signalbox__V1__LeaveReason reason, int64_t now_ms);
+/* The owner has acknowledged this version of the wanted state: it is not repeated any more. With its `first` answer,
+ * what has changed since is said at once. */
+void session_version_acked(struct session *session, uint64_t version, bool first, int64_t now_ms);
+void session_not_owner(struct gateway *gateway, const Signalbox__Cluster__V1__NotOwner *not_owner, int64_t now_ms);
+/* Asks the owner for what has happened since the session's position, or for a snapshot, or for the page at a cursor. */
+void session_ask_events(struct session *session, int64_t now_ms);
+void session_ask_snapshot(struct session *session, const char *cursor, int64_t now_ms);
+/* The participant, unpacked into the gateway's arena (which is reset). */
+Signalbox__V1__Participant *session_participant(struct session *session);
+void session_set_participant(struct session *session, const Signalbox__V1__Participant *participant);
+
+/* session_answers.c: what the owner says */
 void session_acked(struct gateway *gateway, const struct node_address *from,
                    const Signalbox__Cluster__V1__SessionAck *ack, int64_t now_ms);
 void session_command(struct gateway *gateway, const struct node_address *from,
@@ -327,15 +339,8 @@ void session_command(struct gateway *gateway, const struct node_address *from,
 /* Somebody of the same identity is in the room: the join is said again, as one that knows. */
 void session_identity_taken(struct gateway *gateway, const struct node_address *from,
                             const Signalbox__Cluster__V1__IdentityTaken *taken, int64_t now_ms);
-void session_not_owner(struct gateway *gateway, const Signalbox__Cluster__V1__NotOwner *not_owner, int64_t now_ms);
 void session_sync_reply(struct gateway *gateway, const struct node_address *from,
                         const Signalbox__Cluster__V1__SyncReply *reply, int64_t now_ms);
-/* Asks the owner for what has happened since the session's position, or for a snapshot, or for the page at a cursor. */
-void session_ask_events(struct session *session, int64_t now_ms);
-void session_ask_snapshot(struct session *session, const char *cursor, int64_t now_ms);
-/* The participant, unpacked into the gateway's arena (which is reset). */
-Signalbox__V1__Participant *session_participant(struct session *session);
-void session_set_participant(struct session *session, const Signalbox__V1__Participant *participant);
 
 /* interest.c: what a client has asked not to hear */
 /* NULL, or what is wrong with it. */
