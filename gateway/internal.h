@@ -403,11 +403,13 @@ void departed_note(struct gw_room *room, const ProtobufCBinaryData *message, int
 size_t departed_say(const struct session *session, Signalbox__Cluster__V1__Departure ***ret_departures, int64_t now_ms);
 
 /* requests.c: what a joined client asks for */
+/* False if its room takes no more of these for now. */
+bool request_handle(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);
+
+/* requests_participant.c: what it asks to be changed of its own participant */
 /* NULL, or what is wrong with a track. */
 const char *request_check_track(const Signalbox__V1__Track *track);
 bool request_may_publish(const Signalbox__V1__Permissions *permissions, Signalbox__V1__Source source);
-/* False if its room takes no more of these for now. */
-bool request_handle(struct client *client, const Signalbox__V1__ClientMessage *message, int64_t now_ms);
 /* Results that waited for acked_version. */
 void request_acked(struct session *session);
 
