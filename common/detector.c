@@ -33,6 +33,7 @@ struct peer {
     struct node_address address;
     int64_t heard_ms;
     int64_t beat_ms;      /* when its last heartbeat was sent, which also says whom it accuses: counts for the fence */
+    uint64_t beats[2];    /* the newest numbers heard, over its bus's connection and over the other one */
     int64_t offset_ms[2]; /* the least by which this clock was ahead of its own, lately and before; see age_of() */
     int64_t offset_since_ms;
     int64_t credit_ms; /* by which this process's own loop was late since */
@@ -229,17 +230,23 @@ static int64_t age_of(struct peer *peer, int64_t sent_ms, int64_t now_ms)
     return offset_ms > least_ms ? offset_ms - least_ms : 0;
 }
 
-void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms)
+bool detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms)
 {
     struct peer *peer = find(detector, heartbeat->incarnation);
     if (peer == NULL) {
         note_starter(detector, heartbeat, now_ms);
-        return;
+        return true;
     }
+    uint64_t *beat = &peer->beats[heartbeat->second ? 1 : 0];
+    if (heartbeat->beat != 0 && heartbeat->beat <= *beat) {
+        metric_add(M_HEARTBEATS_STALE, 1);
+        return false;
+    }
+    *beat = heartbeat->beat;
     if (heartbeat->second) {
         peer->second_ms = now_ms;
         snprintf(peer->second_server, sizeof peer->second_server, "%s", heartbeat->nats_server);
-        return;
+        return true;
     }
     peer->heard_ms = now_ms;
     peer->beat_ms = now_ms - age_of(peer, heartbeat->sent_ms, now_ms);
@@ -262,6 +269,7 @@ void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1_
     }
     memcpy(peer->concurs, concurs, count * sizeof concurs[0]);
     peer->concur_count = count;
+    return true;
 }
 
 void detector_gone(struct detector *detector, uint64_t incarnation, int64_t now_ms)

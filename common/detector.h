@@ -50,7 +50,9 @@ void detector_free(struct detector **detector);
 void detector_view(struct detector *detector, struct view *view, int64_t now_ms);
 /* Entries before that view were missed: anybody may have appended one. Call it after detector_view(). */
 void detector_entries_missed(struct detector *detector, int64_t now_ms);
-void detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms);
+/* False for one that a later one of its sender has overtaken, by way of another NATS server: it says what was true
+ * once, accusations included, and counts for nothing. */
+bool detector_heartbeat(struct detector *detector, const Signalbox__Cluster__V1__Heartbeat *heartbeat, int64_t now_ms);
 /* Nobody subscribes to the inbox of this process. */
 void detector_gone(struct detector *detector, uint64_t incarnation, int64_t now_ms);
 /* This process's own loop was late. */

@@ -383,8 +383,7 @@ void membership_heartbeat(struct membership *m, const Signalbox__Cluster__V1__He
     snprintf(from.id, sizeof from.id, "%s", heartbeat->node);
     if (heartbeat->view != NULL)
         view = (struct view_number){heartbeat->view->generation, heartbeat->view->seq};
-    detector_heartbeat(m->detector, heartbeat, now_ms);
-    if (heartbeat->second)
+    if (!detector_heartbeat(m->detector, heartbeat, now_ms) || heartbeat->second)
         return;
     if (heartbeat->joining)
         note_view(m, view);

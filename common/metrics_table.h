@@ -73,6 +73,8 @@ METRIC(M_DETECTOR_FULL, TIER_BOTH, METRIC_COUNTER, "signalbox_detector_overflows
        "accused_said,accused_heard,starting",
        "What the detection of failures had no place for: processes held for gone beyond the 64 that a heartbeat names, "
        "said or heard, whose turn comes when those have been removed; the first of more than 32 processes that start")
+METRIC(M_HEARTBEATS_STALE, TIER_BOTH, METRIC_COUNTER, "signalbox_heartbeats_stale_total", NULL, NULL,
+       "Heartbeats that came after a later one of the same process, held up in a NATS server that stood still")
 
 /* Rooms */
 METRIC(M_ROOMS, TIER_SHARD, METRIC_GAUGE, "signalbox_rooms", "state", "held,rebuilding,settling,live,frozen",

@@ -21,6 +21,7 @@ enum { CLUSTER_SERVERS = 2, CLUSTER_ROOMS = 6, CLUSTER_NO_ROOM = -1, CLUSTER_PRO
 #define INJECTED_TABLE(X)                                                                                              \
     X(LOSS, "bus messages lost")                                                                                       \
     X(DUPLICATE, "bus messages duplicated")                                                                            \
+    X(HELD_UP, "heartbeats that came again, held up for 1 to 6 s")                                                     \
     X(DELAY, "bus messages delayed")                                                                                   \
     X(CRASH, "crashes")                                                                                                \
     X(RESTART, "restarts under the same id")                                                                           \
@@ -76,6 +77,7 @@ struct process {
     bool alive, bus_up, acting, flush_wanted, release_wanted, rejoin_wanted, leave_wanted, ended, leaving;
     struct view_number marker; /* a shard's, as it was checked last */
     uint64_t life;             /* of the process; incarnations may change within it */
+    uint64_t beat;
     int64_t paused_until_ms;
     int64_t cut_until_ms;  /* from the bus */
     int64_t mute_until_ms; /* nor does its second connection work */
@@ -139,7 +141,8 @@ struct event {
 struct log_entry {
     struct payload *bytes;
     struct view *view;
-    bool taken; /* some process has had it */
+    bool taken;                             /* some process has had it */
+    uint64_t had_by[CLUSTER_PROCESSES_MAX]; /* in which of its lives each has had it */
 };
 
 /* An epoch under which some shard has held a room. */

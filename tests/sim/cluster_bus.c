@@ -5,7 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOG_DELAY_MAX_MS = 20, LOG_SLOW_MAX_MS = 3000, LOG_TIMEOUT_MS = 2000, PROBE_DELAY_MAX_MS = 2 };
+enum {
+    LOG_DELAY_MAX_MS = 20,
+    LOG_SLOW_MAX_MS = 3000,
+    LOG_TIMEOUT_MS = 2000,
+    PROBE_DELAY_MAX_MS = 2,
+    HELD_UP_MIN_MS = 1000,
+    HELD_UP_MAX_MS = 6000
+};
 
 /* --- events ---------------------------------------------------------------------------------------------------- */
 
@@ -44,6 +51,16 @@ static void deliver(struct process *from, struct process *to, enum event_kind ki
     if (cluster_chance(world, world->loss)) {
         world->injected[INJECTED_LOSS]++;
         return;
+    }
+    if (kind == EVENT_HEARTBEAT && cluster_chance(world, world->duplication)) {
+        /* A NATS server that its sender has left stood still, and goes on. */
+        int64_t held_ms = HELD_UP_MIN_MS + (int64_t)world_random(world, HELD_UP_MAX_MS - HELD_UP_MIN_MS);
+        world->injected[INJECTED_HELD_UP]++;
+        cluster_push(world, (struct event){.at_ms = world->now_ms + held_ms,
+                                           .kind = kind,
+                                           .process = to,
+                                           .incarnation = to->address.incarnation,
+                                           .bytes = payload_ref(bytes)});
     }
     int copies = cluster_chance(world, world->duplication) ? 2 : 1;
     world->injected[INJECTED_DUPLICATE] += (uint64_t)copies - 1;
@@ -145,11 +162,20 @@ void cluster_log_lose(struct world *world, size_t count)
                      (unsigned)world->log[world->log_count - 1].view->number.seq);
 }
 
-/* No two views that anybody has had have one number, whatever has become of the first. */
+static bool lives_who_had(const struct world *world, const struct log_entry *entry)
+{
+    for (int i = 0; i < world->gateways + world->shards; i++)
+        if (world->processes[i].alive && entry->had_by[i] == world->processes[i].life)
+            return true;
+    return false;
+}
+
+/* No two views have one number, whatever has become of the first, unless nobody lives who has had that. */
 static void check_number(struct world *world, const struct view *view)
 {
     for (size_t i = world->entry_count; i-- > 0;)
-        if (world->entries[i].taken && view_number_compare(world->entries[i].view->number, view->number) == 0)
+        if (lives_who_had(world, &world->entries[i]) &&
+            view_number_compare(world->entries[i].view->number, view->number) == 0)
             cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "two views are %u.%u",
                              (unsigned)view->number.generation, (unsigned)view->number.seq);
 }
@@ -190,7 +216,7 @@ static enum viewlog_result log_append(struct world *world, struct event *event)
     struct log_entry entry = {.bytes = payload_ref(event->bytes), .view = view};
     world->entries = mem_realloc(world->entries, (world->entry_count + 1) * sizeof *world->entries);
     world->entries[world->entry_count++] = entry;
-    if (world->newest == NULL || view_number_compare(view->number, world->newest->number) > 0)
+    if (world->newest == NULL || view_number_compare(view->number, world->newest->number) >= 0)
         world->newest = view;
     world->log = mem_realloc(world->log, (world->log_count + 1) * sizeof *world->log);
     world->log[world->log_count++] = entry;

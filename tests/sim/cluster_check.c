@@ -79,6 +79,7 @@ void cluster_check_view(struct process *process, const struct view *old, const s
         return;
     }
     entry->taken = true;
+    entry->had_by[process->index] = process->life;
     struct payload *bytes = view_pack(view);
     if (bytes->size != entry->bytes->size || memcmp(bytes->data, entry->bytes->data, bytes->size) != 0)
         cluster_violated(world, "view numbers", CLUSTER_NO_ROOM, "%s has another view %u.%u than the log",
@@ -118,11 +119,13 @@ static void check_fence(struct world *world, struct process *shard)
 /* --- markers -------------------------------------------------------------------------------------------------- */
 
 /* Whether a shard that some entry since the last settled one had is not in `view` any more. Nobody knows what was
- * before a log that begins with nothing. */
+ * before a log that begins with nothing, and what nobody has had made nobody an owner. */
 static bool lost_shards(const struct world *world, const struct view *view)
 {
     for (size_t i = 0; i < world->entry_count; i++) {
         const struct view *entry = world->entries[i].view;
+        if (!world->entries[i].taken)
+            continue;
         if (view->settled.generation == 0 && entry->number.generation != view->number.generation)
             continue;
         if (view_number_compare(entry->number, view->settled) < 0 ||

@@ -167,6 +167,7 @@ static void on_heartbeat(void *ctx)
         concur_list[i] = &concurs[i];
     beat.concurs = concur_list;
     beat.nats_server = server;
+    beat.beat = ++process->beat;
     beat.sent_ms = process->world->now_ms;
     beat.joining = state < MEMBERSHIP_ACTIVE;
     beat.leaving = state == MEMBERSHIP_LEAVING;

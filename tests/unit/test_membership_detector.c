@@ -394,6 +394,44 @@ START_TEST(a_heartbeat_counts_from_when_it_was_sent)
 }
 END_TEST
 
+static void hear_beat(const char *id, uint64_t number_of_beat, uint64_t accused)
+{
+    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
+    Signalbox__Cluster__V1__Concurrence concurrence = SIGNALBOX__CLUSTER__V1__CONCURRENCE__INIT;
+    Signalbox__Cluster__V1__Concurrence *list[1] = {&concurrence};
+    beat.node = (char *)id;
+    beat.incarnation = (uint64_t)id[0];
+    beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
+    beat.beat = number_of_beat;
+    concurrence.incarnation = accused;
+    beat.concurs = list;
+    beat.n_concurs = accused != 0 ? 1 : 0;
+    membership_heartbeat(f.membership, &beat, f.now_ms);
+}
+
+/* Those who had been on a server that stood still had accused everybody; when it went on, their old accusations came
+ * out of it, and whoever heard them suspended itself. */
+START_TEST(a_heartbeat_that_a_later_one_has_overtaken_counts_for_nothing)
+{
+    uint64_t stale = metric_value(M_HEARTBEATS_STALE);
+    join_and_hear_both();
+    uint64_t last = 0;
+    for (; last < 40; last++) { /* until no append proves it any more */
+        pass(50);
+        hear_beat("a", last + 1, 0);
+        hear_beat("b", last + 1, 0);
+    }
+    ck_assert(membership_may_act(f.membership, f.now_ms));
+    hear_beat("a", last - 30, SELF);
+    hear_beat("b", last - 30, SELF);
+    ck_assert_uint_eq(metric_value(M_HEARTBEATS_STALE), stale + 2);
+    ck_assert(membership_may_act(f.membership, f.now_ms));
+    hear_beat("a", last + 1, SELF);
+    hear_beat("b", last + 1, SELF);
+    ck_assert(!membership_may_act(f.membership, f.now_ms));
+}
+END_TEST
+
 /* It counted from the view on that listed it, which may itself have come late. */
 START_TEST(whoever_was_never_heard_is_no_part_of_a_majority)
 {
@@ -517,6 +555,7 @@ int main(void)
     tcase_add_test(tcase, who_was_away_hears_most_of_the_others_before_it_appends);
     tcase_add_test(tcase, who_hears_itself_accused_may_not_act);
     tcase_add_test(tcase, a_heartbeat_counts_from_when_it_was_sent);
+    tcase_add_test(tcase, a_heartbeat_that_a_later_one_has_overtaken_counts_for_nothing);
     tcase_add_test(tcase, whoever_was_never_heard_is_no_part_of_a_majority);
     tcase_add_test(tcase, where_many_are_gone_the_same_ones_are_named_first);
     tcase_add_test(tcase, whom_others_hold_for_gone_is_bounded_and_counted);
