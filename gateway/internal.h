@@ -371,7 +371,6 @@ void room_sync_reply(struct gateway *gateway, const struct node_address *from,
 void room_position(const struct gw_room *room, Signalbox__Cluster__V1__RoomPosition *position,
                    Signalbox__Cluster__V1__Epoch *epoch);
 struct gw_room *room_by_key(struct gateway *gateway, const ProtobufCBinaryData *key);
-/* The caller begins the resync. */
 /* Says its sessions to an owner that may know nothing of them. The caller begins the resync. */
 void room_report(struct gw_room *room);
 /* Asks the new owner after a while, if it has not spoken by then. */
