@@ -10,13 +10,13 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 
 import websockets
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "integration"))
+import cluster  # noqa: E402
 from cluster import free_port  # noqa: E402
 
 ROOT = pathlib.Path(os.environ.get("SIGNALBOX_ROOT", pathlib.Path(__file__).parents[2]))
@@ -29,13 +29,7 @@ TIMEOUT_S = 30
 
 def wait_for(what, condition, timeout_s=TIMEOUT_S):
     """Asks until `condition()` gives something true, and gives that back."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        result = condition()
-        if result:
-            return result
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {timeout_s} s")
+    return cluster.wait_for(condition, what, timeout_s, step_s=0.05)
 
 
 def make_certificates(directory, addresses=()):
@@ -150,7 +144,7 @@ class Member(Process):
             return self.get("/readyz")[0] == 200
         try:
             wait_for(f"{self.name} is ready", is_ready)
-        except AssertionError as error:
+        except TimeoutError as error:
             raise AssertionError(f"{error}: {self.get('/readyz')}\n{self.log()}") from None
 
 

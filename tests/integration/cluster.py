@@ -127,15 +127,20 @@ def http_get(url, timeout=5):
 
 
 def wait_for(condition, what, timeout_s=START_TIMEOUT_S, step_s=0.02):
-    """Asks until the answer is true; for what cannot tell us by itself."""
+    """Asks until the answer is true; for what cannot tell us by itself. Time in which the machine stood still does not count:
+    what is waited for stood still too."""
     deadline = time.monotonic() + timeout_s
     while True:
         answer = condition()
         if answer:
             return answer
-        if time.monotonic() > deadline:
+        asked = time.monotonic()
+        if asked > deadline:
             raise TimeoutError(f"waited {timeout_s} s in vain for {what() if callable(what) else what}")
         time.sleep(step_s)
+        late_s = time.monotonic() - asked - step_s
+        if late_s > 1:
+            deadline += late_s
 
 
 class Process:
