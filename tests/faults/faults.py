@@ -39,6 +39,15 @@ def aim_at_shard(fleet, n, nth):
     return proof
 
 
+def aim_at_shard_to_stop(fleet, n, nth):
+    moved = aim_at_shard(fleet, n, nth)
+
+    def proof(run, recovery, fleet, *times):
+        # Without NATS nobody can remove it, and it goes on with its rooms.
+        return moved(run, recovery, fleet, *times)[:1 if loses_nats(fleet) else 2]
+    return proof
+
+
 def aim_at_bus(choose, wanted=1):
     """`choose(fleet, n, nth)`; `wanted`: that so many processes lose their connection to NATS."""
     def aim(fleet, n, nth):
@@ -46,8 +55,10 @@ def aim_at_bus(choose, wanted=1):
         before = fleet.bus_losses()
 
         def proof(run, recovery, fleet, *_):
-            lost = sum(count > before[process] for process, count in fleet.bus_losses().items() if process in before)
-            return [("processes_that_lost_the_bus", lost, "count", ">=", wanted)]
+            there = {process: count for process, count in fleet.bus_losses().items() if process in before}
+            lost = sum(count > before[process] for process, count in there.items())
+            # Of those that another fault has killed nobody can tell.
+            return [("processes_that_lost_the_bus", lost, "count", ">=", min(wanted, len(there)))]
         return proof
     return aim
 
@@ -61,8 +72,12 @@ def choose_leader(fleet, n, nth):
     fleet.victims["nats-leader", n] = fleet.move_log_leader(lambda leader: fleet.shards_on(leader) > 0)
 
 
-def choose_nothing(fleet, n, nth):
-    pass
+def choose_all_nats(fleet, n, nth):
+    fleet.victims["all of nats", n] = fleet.nats_names
+
+
+def loses_nats(fleet):
+    return any(kind == "all of nats" for kind, _ in fleet.victims)
 
 
 def aim_at_clients(fleet, n, nth):
@@ -113,7 +128,8 @@ def end_and_launch(kind):
     def mend(fleet, swarm, n):
         name = fleet.victims[kind, n]
         if name in fleet.processes:
-            fleet.wait_end(name)
+            # A shard that found nobody to take its rooms, and no log to leave by, says so at its deadline.
+            fleet.wait_end(name, (0, 1) if kind == "shard" and loses_nats(fleet) else (0,))
         fleet.launch(name)
     return mend
 
@@ -211,7 +227,7 @@ SINGLE = [
           send("gateway", signal.SIGTERM), end_and_launch("gateway")),
     # Shards, and the view log without a leader: the design's table of failures.
     Fault("shard_kill", "SIGKILL of a shard", 4, 1.5, FROM_BEGIN, True, 1, False, aim_at_shard, kill("shard"), launch("shard")),
-    Fault("shard_stop", "SIGSTOP of a shard for 10 s", 10, 4, FROM_BEGIN, True, 0, False, aim_at_shard,
+    Fault("shard_stop", "SIGSTOP of a shard for 10 s", 10, 4, FROM_BEGIN, True, 0, False, aim_at_shard_to_stop,
           send("shard", signal.SIGSTOP), resume("shard")),
     # Its rooms move one after another for as long as it lasts; nobody should notice.
     Fault("shard_drain", "SIGTERM of a shard", 4, 1.5, INTERRUPTION, True, 2, True, aim_at_shard, send("shard", signal.SIGTERM),
@@ -224,7 +240,7 @@ SINGLE = [
     Fault("nats_freeze", "SIGSTOP of one NATS server of three for 5 s", 5, 3.5, FROM_BEGIN, True, 0, False, aim_at_nats,
           send("nats", signal.SIGSTOP), resume("nats")),
     # When the view log can be read shards prove themselves by an append, tried every 0.3 s, and have everybody send again.
-    Fault("nats_all", "all NATS servers killed, and back after 5 s", 5, 3, FROM_END, True, 0, False, aim_at_bus(choose_nothing, 5),
+    Fault("nats_all", "all NATS servers killed, and back after 5 s", 5, 3, FROM_END, True, 0, False, aim_at_bus(choose_all_nats, 5),
           kill_all_nats, launch_all_nats),
     # The kernels' next attempt comes when as much time has passed again.
     Fault("client_loss_5s", "half of the clients have no network for 5 s", 5, 5, FROM_END, False, 0, False, aim_at_clients,
@@ -250,9 +266,11 @@ WHOLE = [
 
 
 def pair_bound_s(faults):
-    """Both bounds, one after the other; and where no gateway may be left for a while, clients come back at their longest backoff."""
+    """Both bounds, one after the other; and where no gateway may be left for a while, or none can serve whoever has lost its
+    connection because NATS is gone, clients come back at their longest backoff."""
     gateways = sum(fault.name.startswith("gateway") for fault in faults)
-    return sum(fault.bound_s for fault in faults) + (BACKOFF_MAX_S if gateways == 2 else 0)
+    unserved = any(fault.start is kill_all_nats for fault in faults) and not all(fault.quiet for fault in faults)
+    return sum(fault.bound_s for fault in faults) + (BACKOFF_MAX_S if gateways == 2 or unserved else 0)
 
 
 def kind_of(fault):

@@ -147,14 +147,14 @@ class Fleet(Cluster):
 
     def terminate(self, name, want_status=0):
         self.processes[name].signal(signal.SIGTERM)
-        self.wait_end(name, want_status)
+        self.wait_end(name, (want_status,))
 
-    def wait_end(self, name, want_status=0):
+    def wait_end(self, name, statuses=(0,)):
         """The good end of what was told to end."""
         process = self.processes.pop(name)
-        process.wait()
+        status = process.wait()
         # nats-server ends a SIGTERM with status 1.
-        self._check_ended(process, process.popen.returncode if name.startswith("nats") else want_status)
+        self._check_ended(process, status if name.startswith("nats") or status in statuses else statuses[0])
 
     def kill_all(self, *names):
         dying = [self.processes.pop(name) for name in names]
@@ -260,10 +260,11 @@ class Fleet(Cluster):
                      WHOLE_TIMEOUT_S)
 
     def nats_by_use(self):
-        """NATS servers, the one with the most processes on it first, the leader of the view log last: whoever loses that one
-        waits for another. The leader is another one than all processes are connected to."""
+        """NATS servers, the one with the most processes on it first, other than those that something else befalls, the leader of
+        the view log last: whoever loses that one waits for another. The leader is another one than all those are connected to."""
         view, ids = self.view(), self.nats_ids()
-        used = [ids[node["natsServer"]] for node in view["shards"] + view["gateways"] if node.get("natsServer") in ids]
+        used = [ids[node["natsServer"]] for node in view["shards"] + view["gateways"]
+                if node.get("natsServer") in ids and node["id"] not in self.victims.values()]
         leader = self.move_log_leader(lambda leader: any(name != leader for name in used))
         return sorted(self.nats_names, key=lambda name: (name == leader, -used.count(name)))
 

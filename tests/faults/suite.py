@@ -46,6 +46,7 @@ class Case:
 
     def aim(self, fleet):
         """The victim of the view log's leader first: choosing it may move that."""
+        fleet.victims.clear()
         order = sorted(enumerate(self.faults, 1), key=lambda entry: entry[1].aim is not aim_at_leader)
         for n, fault in order:
             nth = sum(kind_of(other) == kind_of(fault) for other in self.faults[:n - 1])
