@@ -5,9 +5,9 @@
 #include <stdlib.h>
 
 /* A heartbeat of `id` in the membership's own view, through a NATS server, over its bus or its second connection, that
- * concurs in the removal of `accused` (0: of nobody). */
+ * concurs in the removal of `accused` (0: of nobody); `number_of_beat` 0: not numbered. */
 static void hear_kind(Signalbox__Cluster__V1__NodeKind kind, const char *id, const char *server, bool second,
-                      uint64_t accused)
+                      uint64_t number_of_beat, uint64_t accused)
 {
     Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
     Signalbox__Cluster__V1__ViewNumber number = SIGNALBOX__CLUSTER__V1__VIEW_NUMBER__INIT;
@@ -22,6 +22,7 @@ static void hear_kind(Signalbox__Cluster__V1__NodeKind kind, const char *id, con
     beat.view = beat.settled = &number;
     beat.nats_server = (char *)server;
     beat.second = second;
+    beat.beat = number_of_beat;
     beat.load = &load;
     concurrence.incarnation = accused;
     beat.concurs = list;
@@ -31,7 +32,12 @@ static void hear_kind(Signalbox__Cluster__V1__NodeKind kind, const char *id, con
 
 static void hear_through(const char *id, const char *server, bool second, uint64_t accused)
 {
-    hear_kind(SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD, id, server, second, accused);
+    hear_kind(SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD, id, server, second, 0, accused);
+}
+
+static void hear_beat(const char *id, uint64_t number_of_beat, uint64_t accused)
+{
+    hear_kind(SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD, id, "N", false, number_of_beat, accused);
 }
 
 static void hear_concurring(const char *id, uint64_t accused)
@@ -62,7 +68,7 @@ static int64_t start_beside_a_silent_shard(int accusers)
             f.reads_answered = f.reads;
         }
         for (int i = 0; i < 2; i++)
-            hear_kind(SIGNALBOX__CLUSTER__V1__NODE_KIND__GATEWAY, gateways[i], "N", false, i < accusers ? 'a' : 0);
+            hear_kind(SIGNALBOX__CLUSTER__V1__NODE_KIND__GATEWAY, gateways[i], "N", false, 0, i < accusers ? 'a' : 0);
     }
     ck_assert_uint_eq(f.appends, 1);
     return f.now_ms - start_ms;
@@ -393,21 +399,6 @@ START_TEST(a_heartbeat_counts_from_when_it_was_sent)
     ck_assert_int_le(f.now_ms - last_ms, membership_default_times.detector.fence_ms + 100);
 }
 END_TEST
-
-static void hear_beat(const char *id, uint64_t number_of_beat, uint64_t accused)
-{
-    Signalbox__Cluster__V1__Heartbeat beat = SIGNALBOX__CLUSTER__V1__HEARTBEAT__INIT;
-    Signalbox__Cluster__V1__Concurrence concurrence = SIGNALBOX__CLUSTER__V1__CONCURRENCE__INIT;
-    Signalbox__Cluster__V1__Concurrence *list[1] = {&concurrence};
-    beat.node = (char *)id;
-    beat.incarnation = (uint64_t)id[0];
-    beat.kind = SIGNALBOX__CLUSTER__V1__NODE_KIND__SHARD;
-    beat.beat = number_of_beat;
-    concurrence.incarnation = accused;
-    beat.concurs = list;
-    beat.n_concurs = accused != 0 ? 1 : 0;
-    membership_heartbeat(f.membership, &beat, f.now_ms);
-}
 
 /* Those who had been on a server that stood still had accused everybody; when it went on, their old accusations came
  * out of it, and whoever heard them suspended itself. */
